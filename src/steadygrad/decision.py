@@ -1,0 +1,120 @@
+"""What to do about one step's gradients: the value that every policy returns.
+
+A :class:`Decision` is a handful of numbers. It has a neutral element, ``Decision()``, and composes with
+:meth:`Decision.then`, so a chain of policies is a product. Nothing here touches a gradient.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+Array = Any
+"""An array of the readings' own namespace: NumPy, torch, jax.numpy or keras.ops; or a Python number."""
+
+
+class Reason(enum.IntEnum):
+    """Why a step was changed. The hot path carries the integer; :attr:`message` is what people read.
+
+    Ordered by severity: where two decisions are composed, the higher one is reported.
+    """
+
+    NONE = 0
+    DECAYED = 1
+    CLAMPED = 2
+    CLIPPED = 3
+    NON_FINITE = 4
+    TOO_MANY_NON_FINITE = 5
+
+    @property
+    def message(self) -> str:
+        """One sentence for people."""
+        return _MESSAGES[self]
+
+
+_MESSAGES = {
+    Reason.NONE: "the gradient was left as it is",
+    Reason.DECAYED: "the gradient was multiplied by its decay factor",
+    Reason.CLAMPED: "gradient elements were limited to an interval",
+    Reason.CLIPPED: "the gradient norm was above its limit, so the gradient was scaled down",
+    Reason.NON_FINITE: "a gradient holds NaN or Inf, so the step was skipped",
+    Reason.TOO_MANY_NON_FINITE: "too many steps in a row were skipped because a gradient holds NaN or Inf",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do with the gradients of one step: first scale, then clamp; or skip the step altogether.
+
+    Attributes:
+        scale: factor per tensor, shape ``(n,)``, or one for all, shape ``()``. ``None`` stands for 1.
+        clamp: ``(low, high)`` bounds on every element, applied after the scale. ``None``: no bounds.
+        skip: boolean, shape ``()``; true where the optimizer must not take this step. ``None``: no.
+        abort: boolean, shape ``()``; true where training should stop with an error. ``None``: no.
+        reason: a :class:`Reason` as an integer, shape ``()``.
+        threshold: the limit that the policy compared with, in units of the gradient norm, for the record. ``None``: none.
+
+    Example:
+        >>> Decision(scale=0.5).then(Decision(scale=0.5, reason=int(Reason.CLIPPED)))
+        Decision(scale=0.25, clamp=None, skip=None, abort=None, reason=3, threshold=None)
+        >>> Decision(clamp=(-1.0, 1.0)).then(Decision(scale=0.5)).clamp  # s*clamp(g) is clamp(s*g) with scaled bounds
+        (-0.5, 0.5)
+    """
+
+    scale: Array | None = None
+    clamp: tuple[Array, Array] | None = None
+    skip: Array | None = None
+    abort: Array | None = None
+    reason: Array = 0
+    threshold: Array | None = None
+
+    def then(self, other: Decision, xp: ModuleType | None = None) -> Decision:
+        """This decision followed by ``other``, as one decision.
+
+        Args:
+            other: the decision taken on the readings as this one leaves them.
+            xp: the array namespace, needed where both reasons are arrays.
+        """
+        clamp = self.clamp
+        if clamp is not None and other.scale is not None:
+            clamp = (clamp[0] * other.scale, clamp[1] * other.scale)
+        return Decision(
+            scale=_combine(self.scale, other.scale, lambda a, b: a * b),
+            clamp=_combine(clamp, other.clamp, _intersect),
+            skip=_combine(self.skip, other.skip, lambda a, b: a | b),
+            abort=_combine(self.abort, other.abort, lambda a, b: a | b),
+            reason=_worst(self.reason, other.reason, xp),
+            threshold=self.threshold if other.threshold is None else other.threshold,
+        )
+
+
+def _combine(a: Any, b: Any, both: Any) -> Any:
+    if a is None:
+        return b
+    return a if b is None else both(a, b)
+
+
+def _intersect(a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Bounds of ``clamp(clamp(x, *a), *b)``: ``a`` clamped into ``b``."""
+    low, high = b
+    return (min(max(a[0], low), high), min(max(a[1], low), high))
+
+
+def _worst(a: Array, b: Array, xp: ModuleType | None) -> Array:
+    if isinstance(a, int) and isinstance(b, int):
+        return max(a, b)
+    if isinstance(b, int) and b == 0:
+        return a
+    if isinstance(a, int) and a == 0:
+        return b
+    return (xp or _NEEDS_NAMESPACE).where(a > b, a, b)
+
+
+class _NeedsNamespace:
+    def where(self, *_: Any) -> Any:
+        raise TypeError("`Decision.then` needs the array namespace `xp` where both reasons are arrays")
+
+
+_NEEDS_NAMESPACE: Any = _NeedsNamespace()

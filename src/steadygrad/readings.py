@@ -1,0 +1,154 @@
+"""What was measured in one step, and its arithmetic under scaling.
+
+Readings are closed under scaling: multiplying tensor ``i`` by ``s_i`` turns ``sum_sq`` into ``sum_sq·s_i²`` and
+``abs_max`` into ``abs_max·|s_i|``. So the second policy of a chain sees what the first one *will have done* without
+reading any gradient again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+Array = Any
+INF = float("inf")
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What the rows of the readings stand for. Made once, shared by every step.
+
+    Attributes:
+        names: one name per tensor, in the order of the rows.
+        groups: index of the parameter group of each tensor.
+        shapes: shape of each tensor.
+        dtypes: data type of each tensor, as text (``"float32"``).
+    """
+
+    names: tuple[str, ...]
+    groups: tuple[int, ...] = ()
+    shapes: tuple[tuple[int, ...], ...] = ()
+    dtypes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.groups:
+            object.__setattr__(self, "groups", (0,) * len(self.names))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def numel(self) -> tuple[int, ...]:
+        """Number of elements of each tensor."""
+        return tuple(int(np.prod(shape, dtype=np.int64)) for shape in self.shapes)
+
+    def select(self, index: Sequence[int]) -> Layout:
+        """The layout of a subset of the tensors."""
+
+        def take(values: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(values[i] for i in index) if values else ()
+
+        return Layout(take(self.names), take(self.groups), take(self.shapes), take(self.dtypes))
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """One step's measurements; ``n`` tensors, all arrays of the namespace ``xp`` and at least float32.
+
+    A tensor without a gradient reads as zero and is marked in ``present``. A norm that would overflow float32 although
+    every element is finite is *not* infinite here: such a tensor is read again in float64. So ``sum_sq`` is ``inf`` where
+    the tensor holds an Inf element, ``nan`` where it holds a NaN, and finite otherwise.
+
+    Attributes:
+        layout: names, groups and shapes of the tensors.
+        xp: the array namespace that the arrays belong to (``numpy``, ``torch``, ``jax.numpy``, ``keras.ops``).
+        sum_sq: sum of the squared moduli of each tensor's elements, shape ``(n,)``.
+        present: which tensors have a gradient, a NumPy boolean array of shape ``(n,)``; ``None``: all of them.
+        sum_pow: for each exponent p that a policy asked for, ``Σ|g|^p`` per tensor, shape ``(n,)``.
+        abs_max: largest modulus per tensor, shape ``(n,)``; ``None`` where nobody asked.
+        param_norm: 2-norm of each parameter, shape ``(n,)``; ``None`` where nobody asked.
+
+    Example:
+        >>> r = Readings(Layout(("a", "b")), np, np.array([9.0, 16.0]))
+        >>> float(r.total_norm())
+        5.0
+        >>> r.scaled(np.array([2.0, 1.0])).norms()
+        array([6., 4.])
+    """
+
+    layout: Layout
+    xp: Any
+    sum_sq: Array
+    present: np.ndarray | None = None
+    sum_pow: Mapping[float, Array] = field(default_factory=dict)
+    abs_max: Array | None = None
+    param_norm: Array | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors' names."""
+        return self.layout.names
+
+    def __len__(self) -> int:
+        return len(self.layout)
+
+    def norms(self, p: float = 2.0) -> Array:
+        """p-norm of each tensor, shape ``(n,)``. For p other than 2 the reading must have been asked for."""
+        if p == 2.0:
+            return self.xp.sqrt(self.sum_sq)
+        if p == INF:
+            return self._measured(self.abs_max, "abs_max")
+        return self._measured(self.sum_pow.get(p), power(p)) ** (1.0 / p)
+
+    def total_norm(self, p: float = 2.0) -> Array:
+        """p-norm of all tensors laid end to end, shape ``()``; 0 where there is no tensor."""
+        if p == 2.0:
+            return self.xp.sqrt(self.xp.sum(self.sum_sq))
+        if p == INF:
+            peaks = self._measured(self.abs_max, "abs_max")
+            return self.xp.max(peaks) if len(self) else self.xp.sum(peaks)
+        return self.xp.sum(self._measured(self.sum_pow.get(p), power(p))) ** (1.0 / p)
+
+    def scaled(self, scale: Array) -> Readings:
+        """The readings as they will be once tensor ``i`` is multiplied by ``scale[i]`` (or all by one number)."""
+        size = abs(scale)
+        return replace(
+            self,
+            sum_sq=self.sum_sq * (size * size),
+            abs_max=None if self.abs_max is None else self.abs_max * size,
+            sum_pow={p: value * size**p for p, value in self.sum_pow.items()},
+        )
+
+    def select(self, layout: Layout, index: Sequence[int]) -> Readings:
+        """The readings of the tensors ``index``, whose layout is ``layout``."""
+        rows = list(index)
+        return replace(
+            self,
+            layout=layout,
+            sum_sq=self.sum_sq[rows],
+            present=None if self.present is None else self.present[rows],
+            abs_max=None if self.abs_max is None else self.abs_max[rows],
+            param_norm=None if self.param_norm is None else self.param_norm[rows],
+            sum_pow={p: value[rows] for p, value in self.sum_pow.items()},
+        )
+
+    def _measured(self, value: Array | None, need: str) -> Array:
+        if value is None:
+            raise LookupError(f"the reading {need!r} was not measured: the policy must list it in `needs`")
+        return value
+
+
+def power(p: float) -> str:
+    """The name under which a policy asks for ``Σ|g|^p`` in its ``needs``: ``power(1.0) == "sum_pow:1.0"``."""
+    return f"sum_pow:{float(p)}"
+
+
+def needs_for_norm(p: float) -> frozenset[str]:
+    """The extra readings that the p-norm wants: none for 2, ``abs_max`` for inf, ``sum_pow:p`` otherwise."""
+    if p == 2.0:
+        return frozenset()
+    return frozenset({"abs_max" if p == INF else power(p)})
