@@ -32,7 +32,7 @@ class Policy(NamedTuple):
         init: first readings to state.
         decide: readings and state to decision and next state.
         text: the expression that makes this policy again; what ``repr`` shows and ``--policy`` parses.
-        needs: extra readings, e.g. ``{"abs_max", "param_norm", "sum_pow:1.0"}``; ``sum_sq`` is always there.
+        needs: extra readings, e.g. ``{"abs_max", "param_norm", "norm_p:1.0"}``; ``sum_sq`` is always there.
         rewrites: true for a transform: it changes elements, so what follows in a chain must measure again.
         stages: for a chain that must measure again on the way, the policies between two measurements; else empty.
 

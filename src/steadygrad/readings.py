@@ -68,7 +68,7 @@ class Readings:
         xp: the array namespace that the arrays belong to (``numpy``, ``torch``, ``jax.numpy``, ``keras.ops``).
         sum_sq: sum of the squared moduli of each tensor's elements, shape ``(n,)``.
         present: which tensors have a gradient, a NumPy boolean array of shape ``(n,)``; ``None``: all of them.
-        sum_pow: for each exponent p that a policy asked for, ``Σ|g|^p`` per tensor, shape ``(n,)``.
+        norm_p: for each p other than 2 and inf that a policy asked for, the p-norm of each tensor, shape ``(n,)``.
         abs_max: largest modulus per tensor, shape ``(n,)``; ``None`` where nobody asked.
         param_norm: 2-norm of each parameter, shape ``(n,)``; ``None`` where nobody asked.
 
@@ -84,7 +84,7 @@ class Readings:
     xp: Any
     sum_sq: Array
     present: np.ndarray | None = None
-    sum_pow: Mapping[float, Array] = field(default_factory=dict)
+    norm_p: Mapping[float, Array] = field(default_factory=dict)
     abs_max: Array | None = None
     param_norm: Array | None = None
 
@@ -102,7 +102,7 @@ class Readings:
             return self.xp.sqrt(self.sum_sq)
         if p == INF:
             return self._measured(self.abs_max, "abs_max")
-        return self._measured(self.sum_pow.get(p), power(p)) ** (1.0 / p)
+        return self._measured(self.norm_p.get(p), norm_p(p))
 
     def total_norm(self, p: float = 2.0) -> Array:
         """p-norm of all tensors laid end to end, shape ``()``; 0 where there is no tensor."""
@@ -111,7 +111,12 @@ class Readings:
         if p == INF:
             peaks = self._measured(self.abs_max, "abs_max")
             return self.xp.max(peaks) if len(self) else self.xp.sum(peaks)
-        return self.xp.sum(self._measured(self.sum_pow.get(p), power(p))) ** (1.0 / p)
+        norms = self.norms(p)
+        if not len(self):
+            return self.xp.sum(norms)
+        largest = self.xp.max(norms)  # taken out, so that no p-th power can overflow or vanish
+        unit = self.xp.where(largest > 0, largest, 1.0)
+        return unit * self.xp.sum((norms / unit) ** p) ** (1.0 / p)
 
     def scaled(self, scale: Array) -> Readings:
         """The readings as they will be once tensor ``i`` is multiplied by ``scale[i]`` (or all by one number)."""
@@ -120,7 +125,7 @@ class Readings:
             self,
             sum_sq=self.sum_sq * (size * size),
             abs_max=None if self.abs_max is None else self.abs_max * size,
-            sum_pow={p: value * size**p for p, value in self.sum_pow.items()},
+            norm_p={p: value * size for p, value in self.norm_p.items()},
         )
 
     def select(self, layout: Layout, index: Sequence[int]) -> Readings:
@@ -133,7 +138,7 @@ class Readings:
             present=None if self.present is None else self.present[rows],
             abs_max=None if self.abs_max is None else self.abs_max[rows],
             param_norm=None if self.param_norm is None else self.param_norm[rows],
-            sum_pow={p: value[rows] for p, value in self.sum_pow.items()},
+            norm_p={p: value[rows] for p, value in self.norm_p.items()},
         )
 
     def _measured(self, value: Array | None, need: str) -> Array:
@@ -142,13 +147,13 @@ class Readings:
         return value
 
 
-def power(p: float) -> str:
-    """The name under which a policy asks for ``Σ|g|^p`` in its ``needs``: ``power(1.0) == "sum_pow:1.0"``."""
-    return f"sum_pow:{float(p)}"
+def norm_p(p: float) -> str:
+    """The name under which a policy asks for p-norms in its ``needs``: ``norm_p(1.0) == "norm_p:1.0"``."""
+    return f"norm_p:{float(p)}"
 
 
 def needs_for_norm(p: float) -> frozenset[str]:
-    """The extra readings that the p-norm wants: none for 2, ``abs_max`` for inf, ``sum_pow:p`` otherwise."""
+    """The extra readings that the p-norm wants: none for 2, ``abs_max`` for inf, ``norm_p:p`` otherwise."""
     if p == 2.0:
         return frozenset()
-    return frozenset({"abs_max" if p == INF else power(p)})
+    return frozenset({"abs_max" if p == INF else norm_p(p)})
