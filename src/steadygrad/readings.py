@@ -61,7 +61,7 @@ class Readings:
 
     A tensor without a gradient reads as zero and is marked in ``present``. A norm that would overflow float32 although
     every element is finite is *not* infinite here: such a tensor is read again in float64. So ``sum_sq`` is ``inf`` where
-    the tensor holds an Inf element, ``nan`` where it holds a NaN, and finite otherwise.
+    the tensor holds an Inf element, ``nan`` where it holds a NaN, and finite otherwise (up to float64 gradients of norm 1e154).
 
     Attributes:
         layout: names, groups and shapes of the tensors.
@@ -115,7 +115,7 @@ class Readings:
         if not len(self):
             return self.xp.sum(norms)
         largest = self.xp.max(norms)  # taken out, so that no p-th power can overflow or vanish
-        unit = self.xp.where(largest > 0, largest, 1.0)
+        unit = self.xp.where((largest > 0) & self.xp.isfinite(largest), largest, 1.0)
         return unit * self.xp.sum((norms / unit) ** p) ** (1.0 / p)
 
     def scaled(self, scale: Array) -> Readings:

@@ -1,0 +1,175 @@
+"""One write, or a fold into the fused optimizer's own pass, or a true skip.
+
+* **Write**: the gradients are multiplied in place, only where the factor is not 1.
+* **Fold**: torch's fused optimizers divide every gradient by ``optimizer.grad_scale`` inside their own pass and leave
+  everything as it is where ``optimizer.found_inf`` is exactly 1. These are the attributes that ``GradScaler`` uses; they are not a documented
+  interface, and this file is the only one that touches them. They must be gone after the step, or they act on the next one.
+* **Skip**: a zero gradient is no skip (momentum and weight decay still move the parameters), so gradients are taken away
+  for the duration of the step and given back after it.
+
+Checked against torch 2.13: fused Adam, AdamW, SGD and Adagrad read both attributes; the foreach and single-tensor forms of
+these raise on them; RMSprop, NAdam, RAdam, Adamax, Adadelta and Muon ignore them without a word, so those are written to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import SGD, Optimizer
+
+from steadygrad.errors import UnsupportedError
+
+_TINY = 1e-30  # below it a factor, or its inverse, no longer fits float32
+
+
+def scale_(grads: Sequence[Tensor], scale: Any) -> None:
+    """Multiply gradients in place by one factor, shape ``()``, or one each, shape ``(n,)``.
+
+    NumPy factors are known on the host: tensors whose factor is 1 are not touched. Tensor factors are applied without a
+    host synchronisation. The parameters' ``.grad`` stays the same tensor object.
+    """
+    if isinstance(scale, Tensor):
+        _scale_on_device(grads, scale)
+    elif np.ndim(scale) == 0:
+        _scale_on_host(grads, float(scale))
+    else:
+        for grad, factor in zip(grads, np.asarray(scale), strict=True):
+            _scale_on_host([grad], float(factor))
+
+
+def clamp_(grads: Sequence[Tensor], low: Any, high: Any) -> None:
+    """Limit every element to ``[low, high]`` in place. NaN stays NaN; ±Inf goes to the bound."""
+    for grad in grads:
+        if grad.is_complex():
+            raise UnsupportedError(
+                "`clip_by_value` has no meaning for a complex gradient (complex numbers have no order); use a norm policy",
+                slug="complex-value-clip",
+            )
+    for grad in grads:
+        _written(grad).clamp_(low, high)
+
+
+def _scale_on_host(grads: Sequence[Tensor], factor: float) -> None:
+    if factor == 1.0:
+        return
+    if 0.0 < abs(factor) < _TINY:  # a subnormal float32 factor has few digits: use its square root twice
+        root = abs(factor) ** 0.5
+        _multiply(grads, root)
+        factor = float(np.copysign(root, factor))
+    _multiply(grads, factor)
+
+
+def _multiply(grads: Sequence[Tensor], factor: float | Tensor) -> None:
+    with torch.no_grad():
+        torch._foreach_mul_([_written(g) for g in grads], factor)  # noqa: SLF001 -- torch's own optimizers use it
+
+
+def _scale_on_device(grads: Sequence[Tensor], scale: Tensor) -> None:
+    factors = scale.unbind() if scale.dim() else [scale] * len(grads)
+    moved: dict[tuple[int, torch.device], Tensor] = {}
+    for grad, factor in zip(grads, factors, strict=True):
+        key = (id(factor), grad.device)
+        if key not in moved:
+            moved[key] = factor.to(grad.device)
+        with torch.no_grad():
+            _written(grad).mul_(moved[key])
+
+
+def _written(grad: Tensor) -> Tensor:
+    """The tensor to write into: a sparse gradient's stored values, coalesced in place of its duplicates."""
+    if grad.layout is torch.strided:
+        return grad
+    if grad.layout is torch.sparse_coo:
+        return grad._values()  # noqa: SLF001 -- values() needs a coalesced tensor, and scaling is linear
+    return grad.values()
+
+
+def can_fold(optimizer: Optimizer) -> bool:
+    """Whether every parameter group of the optimizer honours ``grad_scale`` and ``found_inf``."""
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False)) and all(g.get("fused") for g in optimizer.param_groups)
+
+
+def can_fold_skip(optimizer: Optimizer) -> bool:
+    """Whether a skip may be folded too.
+
+    Fused SGD creates its momentum buffers uninitialised before it looks at ``found_inf``, so a skipped first step would
+    leave whatever was in memory.
+    """
+    if not can_fold(optimizer):
+        return False
+    first = isinstance(optimizer, SGD) and any(
+        g["momentum"] and any(optimizer.state.get(p, {}).get("momentum_buffer") is None for p in g["params"] if p.grad is not None)
+        for g in optimizer.param_groups
+    )
+    return not first
+
+
+def loss_scale(optimizer: Optimizer) -> Tensor | None:
+    """The factor that gradients still carry because a ``GradScaler`` leaves unscaling to the fused optimizer."""
+    return getattr(optimizer, "grad_scale", None)
+
+
+def fold(optimizer: Optimizer, *, scale: Any = None, skip: Any = None) -> Callable[[], None]:
+    """Hand a factor and a skip to the fused optimizer's own pass.
+
+    Args:
+        optimizer: one for which :func:`can_fold` is true.
+        scale: factor on all gradients, shape ``()``; a zero acts as 1e-30.
+        skip: boolean, shape ``()``.
+
+    Returns:
+        A function that must be called after the step; it puts both attributes back as they were.
+    """
+    before = {name: getattr(optimizer, name, None) for name in ("grad_scale", "found_inf")}
+    device = next(p.device for g in optimizer.param_groups for p in g["params"])
+    changed: dict[str, Tensor] = {}
+    if scale is not None:
+        inverse = 1.0 / _as_tensor(scale, device).double().clamp(min=_TINY)
+        changed["grad_scale"] = (inverse if before["grad_scale"] is None else inverse * before["grad_scale"]).float()
+    if skip is not None:  # the kernel tests for exactly 1
+        flag = _as_tensor(skip, device).float()
+        changed["found_inf"] = flag if before["found_inf"] is None else ((flag + before["found_inf"].to(device)) > 0).float()
+    for name, value in changed.items():
+        setattr(optimizer, name, value)
+
+    def restore() -> None:
+        for name, value in changed.items():
+            if getattr(optimizer, name, None) is not value:
+                continue  # somebody else has set or deleted it meanwhile
+            if before[name] is None:
+                delattr(optimizer, name)
+            else:
+                setattr(optimizer, name, before[name])
+
+    return restore
+
+
+def withhold(optimizer: Optimizer) -> Callable[[], None]:
+    """Take all gradients away so that the step moves nothing.
+
+    Returns:
+        A function that must be called after the step; it gives the gradients back and undoes what an optimizer may have counted
+        in its parameter groups.
+    """
+    held = [(p, p.grad) for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+    counters = [{k: v for k, v in g.items() if isinstance(v, (int, float))} for g in optimizer.param_groups]
+    for param, _ in held:
+        param.grad = None
+
+    def restore() -> None:
+        for param, grad in held:
+            param.grad = grad
+        for group, saved in zip(optimizer.param_groups, counters, strict=True):
+            group.update(saved)
+
+    return restore
+
+
+def _as_tensor(value: Any, device: torch.device) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    return torch.from_numpy(np.array(value)).to(device)
