@@ -14,7 +14,7 @@ these raise on them; RMSprop, NAdam, RAdam, Adamax, Adadelta and Muon ignore the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -42,15 +42,30 @@ def scale_(grads: Sequence[Tensor], scale: Any) -> None:
 
 
 def clamp_(grads: Sequence[Tensor], low: Any, high: Any) -> None:
-    """Limit every element to ``[low, high]`` in place. NaN stays NaN; ±Inf goes to the bound."""
+    """Limit every element to ``[low, high]`` in place. NaN stays NaN; Inf goes to the bound.
+
+    Sparse gradients must be coalesced: a sum of limited duplicates may exceed the limit.
+    """
     for grad in grads:
         if grad.is_complex():
             raise UnsupportedError(
                 "`clip_by_value` has no meaning for a complex gradient (complex numbers have no order); use a norm policy",
                 slug="complex-value-clip",
             )
+        if grad.layout is not torch.strided and isinstance(low, float) and not low <= 0.0 <= high:
+            raise UnsupportedError(
+                f"bounds [{low}, {high}] leave out 0, so a sparse gradient would become dense; use bounds around 0",
+                slug="sparse-value-clip",
+            )
     for grad in grads:
         _written(grad).clamp_(low, high)
+
+
+def coalesced_grad(param: Tensor) -> Tensor:
+    """The gradient of a parameter that has one, with a sparse one's duplicates added up first, for :func:`clamp_`."""
+    if param.grad is not None and param.grad.layout is torch.sparse_coo:
+        param.grad = param.grad.coalesce()
+    return cast(Tensor, param.grad)
 
 
 def _scale_on_host(grads: Sequence[Tensor], factor: float) -> None:
@@ -80,7 +95,7 @@ def _scale_on_device(grads: Sequence[Tensor], scale: Tensor) -> None:
 
 
 def _written(grad: Tensor) -> Tensor:
-    """The tensor to write into: a sparse gradient's stored values, coalesced in place of its duplicates."""
+    """The tensor to write into: a sparse gradient's stored values, duplicates and all."""
     if grad.layout is torch.strided:
         return grad
     if grad.layout is torch.sparse_coo:
@@ -111,6 +126,11 @@ def can_fold_skip(optimizer: Optimizer) -> bool:
 def loss_scale(optimizer: Optimizer) -> Tensor | None:
     """The factor that gradients still carry because a ``GradScaler`` leaves unscaling to the fused optimizer."""
     return getattr(optimizer, "grad_scale", None)
+
+
+def scaler_found_inf(optimizer: Optimizer) -> Tensor | None:
+    """The flag by which a ``GradScaler`` keeps a fused optimizer from stepping, where it is set."""
+    return getattr(optimizer, "found_inf", None)
 
 
 def fold(optimizer: Optimizer, *, scale: Any = None, skip: Any = None) -> Callable[[], None]:

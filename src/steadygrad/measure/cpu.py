@@ -122,6 +122,10 @@ def _abs_max(x: Tensor) -> float:
 def _p_norm(x: Tensor, p: float) -> float:
     if x.is_complex():
         x = x.abs()
+    if p == 1.0:
+        total = sum(float(_row_norms(piece, p).sum()) for piece in _full_precision(x))
+        if 0.0 < total < np.inf:
+            return total
     peak = _abs_max(x)
     if not 0.0 < peak < np.inf:
         return peak

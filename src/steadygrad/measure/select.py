@@ -47,7 +47,7 @@ def choose(tensors: Sequence[Tensor], prefer: str | None = None) -> Engine:
         >>> choose([torch.zeros(2)]).reason
         'all tensors are on the CPU'
     """
-    elsewhere = {str(t.device) for t in tensors if t.device != _CPU}
+    elsewhere = {str(d) for d in {t.device for t in tensors} if d != _CPU}
     if prefer is None:
         if elsewhere:
             return Engine("foreach", f"tensors are on {', '.join(sorted(elsewhere))}", foreach, torch)

@@ -1,0 +1,381 @@
+"""The loop: measure, decide, apply and record, in that order, for one optimizer.
+
+This is the only room that knows that a step exists. It sits on the optimizer's own step hooks, so the training loop stays
+``optimizer.step()``. A hook fires before a closure has run, so closures are wrapped and the gradients are read right after the closure's
+backward pass.
+"""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import LBFGS, Optimizer
+
+from steadygrad.apply import can_fold, can_fold_skip, clamp_, coalesced_grad, fold, loss_scale, scale_, scaler_found_inf, withhold
+from steadygrad.decision import Decision, Reason
+from steadygrad.errors import ArgumentError, ArgumentTypeError, NonFiniteGradientError
+from steadygrad.measure.checkup import Checkup
+from steadygrad.measure.nonfinite import describe_nonfinite
+from steadygrad.measure.select import Engine, choose, measure
+from steadygrad.names import parameter_names
+from steadygrad.policy import Policy, State
+from steadygrad.readings import Layout, Readings
+from steadygrad.record import Recorder, StepRecord
+from steadygrad.snapshot import restore_point
+
+_ABORT_EVERY = 16  # steps between two looks at a device-side abort flag
+
+
+class Guard:
+    """Keep one optimizer's steps within a policy; the loop stays ``optimizer.step()``.
+
+    Args:
+        optimizer: any ``torch.optim.Optimizer``; fused ones get the factor folded into their own pass.
+        policy: what to do; ``None`` only looks.
+        model: for the parameters' names; without it they come from ``param_names`` or from live modules.
+        record: directory of a new run, or an open :class:`~steadygrad.record.Recorder`; ``None`` records nothing.
+        engine: ``"cpu"`` or ``"foreach"`` to force how gradients are measured.
+        loss: called at each step for the loss to record.
+        attach: ``False`` leaves it to the caller to call :meth:`before` and :meth:`after` around each step.
+
+    Attributes:
+        readings: what was measured at the last step, before anything was done.
+        decision: what was decided at the last step.
+        num_steps: steps seen, skipped ones too.
+
+    Raises:
+        ArgumentTypeError: ``optimizer`` is no torch optimizer, or ``policy`` no policy.
+        NonFiniteGradientError: from ``optimizer.step()``, once a policy asks to stop (``skip_nonfinite(max_consecutive=...)``).
+
+    Example:
+        >>> import steadygrad as sg
+        >>> model = nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> guard = sg.Guard(optimizer, sg.chain(sg.skip_nonfinite(), sg.clip_by_global_norm(1.0)), model=model)
+        >>> (1e6 * model(torch.ones(1, 2))).sum().backward()
+        >>> optimizer.step()
+        >>> guard.readings.names, round(float(guard.total_norm)), guard.skipped
+        (('weight', 'bias'), 1732051, False)
+        >>> guard.detach()
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        policy: Policy | None = None,
+        *,
+        model: nn.Module | None = None,
+        record: str | PathLike[str] | Recorder | None = None,
+        engine: str | None = None,
+        loss: Callable[[], Any] | None = None,
+        attach: bool = True,
+    ) -> None:
+        _check(optimizer, policy)
+        self.optimizer = optimizer
+        self.policy = policy
+        self.num_steps = 0
+        self.readings: Readings | None = None
+        self.decision = Decision()
+        self._model = model
+        self._engine_name = engine
+        self._loss = loss
+        self._stages: tuple[Policy, ...] = () if policy is None else (policy.stages or (policy,))
+        self._states: list[State] | None = None
+        self._loaded: list[State] | None = None
+        self._params: list[Tensor] = []
+        self._layout = Layout(())
+        self._engine: Engine | None = None
+        self._undo: list[Callable[[], None]] = []
+        self._skipped: Any = False
+        self._num_skipped: Any = 0
+        self._pending = False
+        self._index: int | None = None
+        self._owns_recorder = record is not None and not isinstance(record, Recorder)
+        self.recorder = record if isinstance(record, Recorder) or record is None else Recorder(record, policy=repr(policy))
+        self._checkup = Checkup(self.recorder) if self.recorder else None
+        self._start = time.perf_counter()
+        self._handles: list[Any] = []
+        if attach:
+            self._handles = [
+                optimizer.register_step_pre_hook(lambda _, args, kwargs: self.before(args, kwargs)),
+                optimizer.register_step_post_hook(lambda *_: self.after()),
+            ]
+
+    @property
+    def total_norm(self) -> Any:
+        """2-norm of all gradients at the last step, before anything was done to them, shape ``()``."""
+        return 0.0 if self.readings is None else self.readings.total_norm()
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the last step was skipped. On a GPU, asking waits for the device."""
+        return bool(self._skipped)
+
+    @property
+    def num_skipped(self) -> int:
+        """How many steps were skipped. On a GPU, asking waits for the device."""
+        return int(self._num_skipped)
+
+    def detach(self) -> None:
+        """Take the hooks off the optimizer and close the run that this guard opened."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._release()
+        if self.recorder is not None and self._owns_recorder:
+            self.recorder.close()
+
+    def before(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> tuple[Any, Any] | None:
+        """What happens before ``optimizer.step(*args, **kwargs)``; new arguments where there is a closure to wrap."""
+        self._release()
+        kwargs = kwargs or {}
+        # a step that is wrapped by another passes itself as the first argument of its hooks
+        rest = args[1:] if args and args[0] is self.optimizer else args
+        closure = rest[0] if rest else kwargs.get("closure")
+        if closure is None:
+            self._react()
+            return None
+        wrapped = self._wrap(closure)
+        if rest:
+            return (*args[: len(args) - len(rest)], wrapped, *rest[1:]), kwargs
+        return args, {**kwargs, "closure": wrapped}
+
+    def after(self) -> None:
+        """What happens after the step: everything borrowed is given back, and the step is recorded."""
+        self._release()
+        if self._pending:
+            self._pending = False
+            self._write_record()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on bit for bit: plain numbers, text and tensors (loads with ``weights_only=True``)."""
+        states = self._states or self._loaded or []
+        flat = {f"{i}.{key}": torch.from_numpy(np.array(_to_host(v))) for i, state in enumerate(states) for key, v in state.items()}
+        return {"policy": repr(self.policy), "num_steps": self.num_steps, "num_skipped": self.num_skipped, "state": flat}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where :meth:`state_dict` was called.
+
+        Raises:
+            ArgumentError: the state belongs to another policy.
+        """
+        if state["policy"] != repr(self.policy):
+            raise ArgumentError(
+                f"`Guard.load_state_dict` expected the state of {self.policy!r}, got that of {state['policy']}; "
+                f"make the Guard with the same policy",
+                slug="state-mismatch",
+            )
+        self.num_steps, self._num_skipped = state["num_steps"], state["num_skipped"]
+        self._states, self._loaded = None, [{} for _ in self._stages]
+        for key, value in state["state"].items():
+            stage, name = key.split(".", 1)
+            self._loaded[int(stage)][name] = value.numpy()[()]
+
+    # ---- one step ------------------------------------------------------------------------------------------------------
+
+    def _wrap(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """A closure whose gradients are dealt with before the optimizer sees them.
+
+        LBFGS moves parameters between evaluations, so a skip on the way restores what the step began with.
+        """
+        restore = restore_point(self.optimizer) if self._stages and isinstance(self.optimizer, LBFGS) else None
+
+        def wrapped() -> Any:
+            with torch.enable_grad():
+                loss = closure()
+            self._release()
+            self._react()
+            if restore is not None and self.skipped and restore not in self._undo:
+                self._undo.insert(0, restore)
+            return loss
+
+        return wrapped
+
+    def _react(self) -> None:
+        self._refresh()
+        if not self._pending:
+            self.num_steps += 1
+        self._pending = True
+        grads = [p.grad for p in self._params]
+        scale = loss_scale(self.optimizer)
+        first: Readings | None = None
+        whole = Decision()
+        self._skipped = self._scaler_skips()
+        for i, stage in enumerate(() if self._skipped is True else self._stages):
+            readings = self._measure(grads, stage.needs, scale, i == 0)
+            first = first or readings
+            decision = self._decide(i, stage, readings)
+            whole = whole.then(decision, readings.xp)
+            if self._carry_out(decision, grads, scale, last=i == len(self._stages) - 1):
+                break
+        self.readings = first or self._measure(grads, frozenset(), scale, True)
+        self.decision = whole
+        if self.readings.xp is np and not np.isfinite(self.readings.sum_sq.sum()):
+            self._report_nonfinite(grads)
+
+    def _scaler_skips(self) -> Any:
+        """Whether a ``GradScaler`` has found Inf and keeps its fused optimizer from stepping."""
+        found = scaler_found_inf(self.optimizer)
+        if found is None or found.device.type != "cpu":
+            return False if found is None else found > 0
+        if not found.numpy():
+            return False
+        self._num_skipped = self._num_skipped + 1
+        return True
+
+    def _measure(self, grads: Sequence[Tensor | None], needs: frozenset[str], scale: Tensor | None, first: bool) -> Readings:
+        if first and self._checkup is not None and self._checkup.due(self.num_steps):
+            needs = needs | self._checkup.begin(self._params)
+        readings = measure(grads, self._layout, needs, params=self._params, engine=self._engine)
+        if scale is None:
+            return readings
+        return readings.scaled(1.0 / (_to_host(scale) if readings.xp is np else scale.double()))
+
+    def _decide(self, i: int, stage: Policy, readings: Readings) -> Decision:
+        if self._states is None:
+            self._states = [{} for _ in self._stages]
+        if not self._states[i]:
+            self._states[i] = self._initial(i, stage, readings)
+        decision, state = stage.decide(readings, self._states[i])
+        if decision.abort is not None:
+            self._stop_if(decision)
+        self._states[i] = state
+        return decision
+
+    def _initial(self, i: int, stage: Policy, readings: Readings) -> State:
+        fresh = stage.init(readings)
+        loaded = self._loaded[i] if self._loaded else {}
+        if readings.xp is np:
+            return {**fresh, **loaded}
+        return {k: torch.as_tensor(loaded.get(k, v), device=readings.sum_sq.device) for k, v in fresh.items()}
+
+    def _stop_if(self, decision: Decision) -> None:
+        if isinstance(decision.abort, Tensor) and self.num_steps % _ABORT_EVERY:
+            return
+        if decision.abort:  # waits for a GPU on one step in 16; the steps in between are skipped all the same
+            raise NonFiniteGradientError(
+                f"step {self.num_steps}: {Reason.TOO_MANY_NON_FINITE.message}; policy {self.policy!r}. Parameters are as before the "
+                f"first of them; lower the learning rate, or look at what `steadygrad report` names",
+                slug="too-many-nonfinite",
+            )
+
+    def _carry_out(self, decision: Decision, grads: Sequence[Tensor | None], scale: Tensor | None, *, last: bool) -> bool:
+        """Apply one decision; whether the step is known to be skipped."""
+        if decision.skip is not None and self._skip(decision.skip):
+            return True
+        held = [g for g in grads if g is not None]
+        if decision.scale is not None:
+            self._scale(decision, held, grads, last)
+        if decision.clamp is not None:
+            low, high = decision.clamp if scale is None else (bound * _to_host(scale) for bound in decision.clamp)
+            clamp_([coalesced_grad(p) for p in self._params if p.grad is not None], low, high)
+        return False
+
+    def _skip(self, skip: Any) -> bool:
+        if isinstance(skip, Tensor) and can_fold_skip(self.optimizer):
+            self._undo.append(fold(self.optimizer, skip=skip))
+            self._skipped = skip
+            self._num_skipped = self._num_skipped + skip.long()
+            return False
+        if not skip:  # waits for a GPU: an optimizer that is not fused can only be kept from stepping by the host
+            return False
+        self._undo.append(withhold(self.optimizer))
+        self._skipped = True
+        self._num_skipped = self._num_skipped + 1
+        return True
+
+    def _scale(self, decision: Decision, held: list[Tensor], grads: Sequence[Tensor | None], last: bool) -> None:
+        scale = decision.scale
+        if np.ndim(scale) == 0:
+            known = not isinstance(scale, Tensor)
+            if known and scale == 1.0:
+                return
+            small = known and scale < 1e-30
+            if last and decision.clamp is None and not small and self._foldable:
+                self._undo.append(fold(self.optimizer, scale=scale))
+                return
+        elif len(held) < len(grads):
+            there = np.flatnonzero([g is not None for g in grads])
+            scale = scale[torch.from_numpy(there).to(scale.device) if isinstance(scale, Tensor) else there]
+        scale_(held, scale)
+
+    def _release(self) -> None:
+        while self._undo:
+            self._undo.pop()()
+
+    # ---- what the rows stand for ---------------------------------------------------------------------------------------
+
+    def _refresh(self) -> None:
+        """Learn the parameters again where groups were added or parameters replaced."""
+        params = [p for group in self.optimizer.param_groups for p in group["params"]]
+        if len(params) == len(self._params) and all(map(operator.is_, params, self._params)):
+            return
+        self._params = params
+        self._layout = Layout(
+            names=tuple(parameter_names(self.optimizer, self._model, search=self._model is None)),
+            groups=tuple(i for i, group in enumerate(self.optimizer.param_groups) for _ in group["params"]),
+            shapes=tuple(tuple(p.shape) for p in params),
+            dtypes=tuple(str(p.dtype).removeprefix("torch.") for p in params),
+        )
+        self._engine = choose(params, self._engine_name)
+        self._foldable = can_fold(self.optimizer) and all(p.dtype is not torch.float64 for p in params)
+        if self.recorder is not None:
+            self._register(self.recorder)
+
+    def _register(self, recorder: Recorder) -> None:
+        if self._index is None:
+            info = {"class": type(self.optimizer).__name__, "fused": self._foldable, "engine": self._engine and self._engine.name}
+            self._index = recorder.add_optimizer(self._layout, info)
+        else:
+            recorder.update_optimizer(self._index, self._layout)
+        recorder.event("attach", step=self.num_steps, optimizer=self._index, message=f"{len(self._layout)} parameters")
+
+    # ---- the record ----------------------------------------------------------------------------------------------------
+
+    def _write_record(self) -> None:
+        if self.recorder is None or self._index is None or self.readings is None:
+            return
+        loss = None if self._loss is None else self._loss()
+        lr = self.optimizer.param_groups[0].get("lr")
+        elapsed = time.perf_counter() - self._start
+        record = StepRecord(self._index, self.num_steps, elapsed, self.readings, self.decision, loss, lr, self._skipped)
+        self.recorder.step(record)
+        if self._checkup is not None and self._checkup.begun:
+            self._checkup.finish(self._index, self.num_steps, self._params, self.readings)
+
+    def _report_nonfinite(self, grads: Sequence[Tensor | None]) -> None:
+        if self.recorder is None or self._index is None:
+            return
+        found = describe_nonfinite(grads, self.readings)
+        if len(found["nan"]) + len(found["inf"]):
+            message = f"{len(found['nan'])} gradients with NaN, {len(found['inf'])} with Inf, {len(found['finite'])} finite"
+            self.recorder.event("nonfinite", step=self.num_steps, optimizer=self._index, message=message, **found)
+
+
+def _to_host(value: Any) -> Any:
+    """A CPU tensor as a NumPy scalar or array, without a dispatch; others as they are."""
+    if isinstance(value, Tensor):
+        array = value.detach().to("cpu").numpy()
+        return np.float64(array.reshape(())) if array.size == 1 else array
+    return value
+
+
+def _check(optimizer: Any, policy: Any) -> None:
+    if not isinstance(optimizer, Optimizer):
+        raise ArgumentTypeError(
+            f"`Guard` expected a torch.optim.Optimizer, got {type(optimizer).__name__}, which has no step hooks; "
+            f"clip with `steadygrad.clip_grad_norm_` before its step instead",
+            slug="not-an-optimizer",
+        )
+    if policy is not None and not isinstance(policy, Policy):
+        raise ArgumentTypeError(
+            f"`Guard` expected a policy such as clip_by_global_norm(1.0), got {policy!r}; text goes through `parse_policy`",
+            slug="not-a-policy",
+        )
