@@ -1,0 +1,65 @@
+"""The files around the package agree with one another."""
+
+import re
+from importlib.metadata import version
+
+import pytest
+
+import steadygrad
+
+
+@pytest.fixture
+def read(root):
+    """Reads a text file of the repository."""
+    return lambda name: (root / name).read_text(encoding="utf-8")
+
+
+def targets(makefile):
+    return set(re.findall(r"^([a-z]+):", makefile, flags=re.M))
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/quickstart.md", ".ci/run"])
+def test_make_commands_in_the_documentation_exist(read, name):
+    named = {word for words in re.findall(r"\bmake((?: [a-z]+)+)(?=`|\s*$|\s+#)", read(name), flags=re.M) for word in words.split()}
+    assert named - targets(read("Makefile")) == set()
+    assert "test" in named
+
+
+def test_make_has_the_promised_targets(read):
+    makefile = read("Makefile")
+    assert {"demo", "test", "lint", "bench", "docs", "help"} <= targets(makefile)
+    assert ".DEFAULT_GOAL := help" in makefile
+
+
+def test_one_version_everywhere(read):
+    declared = re.search(r'^version = "(.+)"', read("pyproject.toml"), flags=re.M).group(1)
+    assert steadygrad.__version__ == declared == version("steadygrad")
+    assert f"version: {declared}\n" in read("CITATION.cff")
+    assert f"## [{declared}]" in read("CHANGELOG.md")
+
+
+def test_every_call_of_pip_is_constrained(read):
+    calls = [line for line in read("Makefile").splitlines() if "pip install" in line]
+    assert calls
+    assert [line for line in calls if "-c constraints.txt" not in line] == []
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "examples/README.md"])
+def test_local_links_lead_somewhere(root, read, name):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", read(name))
+    assert links
+    assert [link for link in links if not (root / name).parent.joinpath(link).exists()] == []
+
+
+def test_every_finding_is_documented(root, read):
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (root / "src/steadygrad/diagnose").glob("*.py"))
+    slugs = set(re.findall(r'slug="([a-z-]+)"', sources))
+    assert slugs
+    assert [slug for slug in sorted(slugs) if f"`{slug}`" not in read("docs/findings.md")] == []
+
+
+def test_every_error_and_warning_is_documented(root, read):
+    files = [p for p in (root / "src").rglob("*.py") if "diagnose" not in p.parts]
+    slugs = {slug for p in files for slug in re.findall(r'slug="([a-z-]+)"', p.read_text(encoding="utf-8"))}
+    assert slugs
+    assert [slug for slug in sorted(slugs) if f"`{slug}`" not in read("docs/errors.md")] == []
