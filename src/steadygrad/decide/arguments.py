@@ -1,0 +1,123 @@
+"""Checks of the numbers that people give to policies: one place, one wording.
+
+A limit must be a number above zero. Zero is refused because it says two things at once (freeze the parameters? skip the
+step?), and a gradient of zero does neither: momentum and weight decay still move the parameters. A boolean is refused
+although Python counts it as a number, and a tensor because comparing with it would wait for the device.
+"""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import Any
+
+from steadygrad.errors import ArgumentError, ArgumentTypeError
+
+SLUG = "threshold-invalid"
+_SHOWN = 80
+_ZERO = "to leave parameters as they are set `requires_grad=False` or leave them out with `masked`"
+_NEGATIVE = "a negative number would turn the gradient round"
+_NAN = "NaN compares false with everything, so the limit would never bind"
+
+
+def number(call: str, name: str, value: Any) -> float:
+    """The value as a float; NaN is refused.
+
+    Args:
+        call: the public function that was called, for the message.
+        name: the argument's name, for the message.
+        value: what came.
+
+    Returns:
+        The number as a Python float.
+
+    Raises:
+        ArgumentTypeError: it is no real number (a boolean and a string are none).
+        ArgumentError: it is NaN, or an integer too large for a float.
+
+    Example:
+        >>> number("clip_by_global_norm", "max_norm", 1)
+        1.0
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        kind = type(value).__name__
+        raise ArgumentTypeError(f"`{call}` expected `{name}` to be a number, got {show(value)} ({kind})", slug=SLUG)
+    try:
+        result = float(value)
+    except OverflowError:
+        raise ArgumentError(f"`{call}` expected `{name}` to fit a float, got {show(value)}; use `inf`", slug=SLUG) from None
+    if math.isnan(result):
+        raise ArgumentError(f"`{call}` expected `{name}` to be a number, got nan: {_NAN}", slug=SLUG)
+    return result
+
+
+def positive(call: str, name: str, value: Any) -> float:
+    """The value as a float above zero; infinity is allowed.
+
+    Args:
+        call: the public function that was called, for the message.
+        name: the argument's name, for the message.
+        value: what came.
+
+    Returns:
+        The number as a Python float.
+
+    Raises:
+        ArgumentTypeError: it is no real number.
+        ArgumentError: it is NaN, zero or negative.
+
+    Example:
+        >>> positive("clip_by_global_norm", "max_norm", float("inf"))
+        inf
+    """
+    result = number(call, name, value)
+    if result <= 0.0:
+        advice = _ZERO if result == 0.0 else _NEGATIVE
+        raise ArgumentError(f"`{call}` expected `{name}` > 0, got {show(value)}: {advice}", slug=SLUG)
+    return result
+
+
+def fraction(call: str, name: str, value: Any) -> float:
+    """The value as a float above zero and at most one."""
+    result = positive(call, name, value)
+    if result > 1.0:
+        raise ArgumentError(f"`{call}` expected `{name}` in (0, 1], got {show(value)}", slug=SLUG)
+    return result
+
+
+def non_negative(call: str, name: str, value: Any) -> float:
+    """The value as a finite float that is zero or above."""
+    result = number(call, name, value)
+    if result < 0.0 or math.isinf(result):
+        raise ArgumentError(f"`{call}` expected `{name}` to be finite and >= 0, got {show(value)}", slug=SLUG)
+    return result
+
+
+def count(call: str, name: str, value: Any) -> int:
+    """The value as an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        kind = type(value).__name__
+        raise ArgumentTypeError(f"`{call}` expected `{name}` to be an integer, got {show(value)} ({kind})", slug=SLUG)
+    if value < 1:
+        raise ArgumentError(f"`{call}` expected `{name}` >= 1, got {show(value)}", slug=SLUG)
+    return value
+
+
+def norm_exponent(call: str, value: Any) -> float:
+    """The exponent p of a p-norm: any number above zero, ``inf``, or the text ``"inf"`` as torch takes it.
+
+    Zero and negative exponents are refused: a "norm" of that kind does not bound the gradient.
+    """
+    if value == "inf":
+        return math.inf
+    result = number(call, "norm_type", value)
+    if result <= 0.0:
+        message = f"`{call}` expected `norm_type` > 0, got {show(value)}: such a norm does not bound the gradient; use 2.0 or inf"
+        raise ArgumentError(message, slug=SLUG)
+    return result
+
+
+def show(value: Any) -> str:
+    """The value for a message, cut short."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
