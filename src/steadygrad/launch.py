@@ -14,22 +14,20 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from steadygrad.deferred import AfterImport
 from steadygrad.errors import RunError, SteadygradError
+from steadygrad.place import Place
 from steadygrad.program import Program, program_frames
-from steadygrad.schema import RUN_FILE
 
 if TYPE_CHECKING:  # it loads NumPy, which reads the environment of the process as torch does
     from steadygrad.policy import Policy
 
+_NO_STEP = "no-optimizer-step"
 _getpid = os.getpid  # kept, since the program may replace what is in `os`
 
 
@@ -49,69 +47,6 @@ def run_watched(program: Program, *, record: Place, policy: Policy | None, comma
     with Watching(record, policy, list(command) or program.argv):
         program.execute()
     return 0
-
-
-class Place:
-    """The directory of a run to be: made and found writable before the program starts.
-
-    Attributes:
-        path: absolute, since the program may change the working directory.
-        shown: as the user would write it.
-    """
-
-    def __init__(self, path: Path, made: Sequence[Path]) -> None:
-        self.shown = str(path)
-        self.path = path.absolute()
-        self._made = [folder.absolute() for folder in made]
-
-    @classmethod
-    def reserve(cls, record: Path | None, label: str) -> Place:
-        """Make the directory, and prove with a temporary file that it can be written to.
-
-        Args:
-            record: the directory; ``None`` makes ``runs/LABEL-DATE-TIME``.
-            label: the program's short name.
-
-        Raises:
-            RunError: the directory cannot be made or holds a run already (slugs ``run-unwritable``, ``run-exists``); then
-                nothing is left behind.
-        """
-        path = _unused_path(label) if record is None else record
-        if (path / RUN_FILE).exists():
-            raise RunError(
-                f"`--record` expects a new directory, but {str(path)!r} already holds a run; choose another name or remove it",
-                slug="run-exists",
-            )
-        place = cls(path, [folder for folder in (path, *path.parents) if not folder.exists()])
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=path):
-                pass
-        except OSError as error:
-            place.give_back()
-            raise RunError(
-                f"`--record` expects a directory that can be written to, but {str(path)!r} cannot be ({error.strerror}); "
-                f"choose another place",
-                slug="run-unwritable",
-            ) from None
-        return place
-
-    def give_back(self) -> None:
-        """Remove the directories that were made here and are still empty."""
-        for folder in self._made:
-            try:
-                folder.rmdir()
-            except OSError:
-                return
-
-
-def _unused_path(label: str) -> Path:
-    stem = f"{label}-{time.strftime('%Y%m%d-%H%M%S')}"
-    path, count = Path("runs", stem), 1
-    while path.exists():
-        count += 1
-        path = Path("runs", f"{stem}-{count}")
-    return path
 
 
 class Watching:
@@ -143,7 +78,7 @@ class Watching:
         if _getpid() != self._pid:
             return  # a forked child of the program
         # Here and in `_verdict` our own modules are loaded late, because they load torch or NumPy; see `deferred`.
-        watch = import_module("steadygrad.watch").watch(self._place.path, policy=self._policy, argv=self._argv)
+        watch = import_module("steadygrad.watching").watch(self._place.path, policy=self._policy, argv=self._argv)
         try:
             self._session = watch.__enter__()
         except RunError as error:
@@ -165,8 +100,9 @@ class Watching:
             return
         failed = error is not None and not (isinstance(error, SystemExit) and error.code in (None, 0))
         self._watch.__exit__(*((type(error), error, error.__traceback__) if failed and error else (None, None, None)))
-        _say(("note", note) for note in self._session.notes)
-        _say(_no_step(error) if self._session.num_steps == 0 else _verdict(self._place))
+        stepped = self._session.num_steps > 0
+        _say(("note", note) for note in self._session.notes if not note.startswith(_NO_STEP))
+        _say(_verdict(self._place) if stepped else _no_step(error))
 
 
 class _CutTraceback:
@@ -208,7 +144,7 @@ def _no_step(error: BaseException | None) -> list[tuple[str, str]]:
     if error is not None:
         causes.insert(0, f"the program ended with {type(error).__name__} before its first step")
     return [
-        ("verdict", "No optimizer took a step, so there is nothing to report [no-optimizer-step]."),
+        ("verdict", f"No optimizer took a step, so there is nothing to report [{_NO_STEP}]."),
         ("why", "Likely causes: " + "; ".join(causes) + "."),
         ("next", "Run it until the first `optimizer.step()`, or use `with steadygrad.watch(DIR):` where the training is."),
     ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
+
+from steadygrad import __version__
 
 _EXAMPLES = """examples:
   steadygrad run train.py --lr 0.1                look on while train.py trains; change nothing
@@ -90,7 +91,7 @@ def build_parser() -> Parser:
         epilog=_EXAMPLES,
         **_STYLE,
     )
-    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
+    parser.add_argument("--version", action="version", version=f"steadygrad {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     _add_run(commands)
     _add_report(commands)
@@ -163,14 +164,3 @@ def _add_import(commands: Any) -> None:
     importer.add_argument("file", metavar="FILE", help="the log")
     importer.add_argument("--to", metavar="DIR", help="directory of the new run (default: runs/NAME-OF-FILE)")
     importer.add_argument("--format", choices=("csv", "tensorboard", "hf"), help="default: found from the file")
-
-
-class _ShowVersion(argparse.Action):
-    """Looks the version up only when asked; ``action="version"`` would do so at every start."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        try:
-            found = version("steadygrad")
-        except PackageNotFoundError:
-            found = "(not installed: run from a source tree)"
-        parser.exit(0, f"steadygrad {found}\n")

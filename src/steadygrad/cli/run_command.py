@@ -7,7 +7,8 @@ from importlib import import_module
 from pathlib import Path
 
 from steadygrad.cli.output import one_line_errors
-from steadygrad.launch import Place, run_watched
+from steadygrad.launch import run_watched
+from steadygrad.place import Place
 from steadygrad.program import Program
 
 
@@ -26,5 +27,5 @@ def call(options: argparse.Namespace) -> int:
             program = Program.from_module(options.module, options.args)
         else:
             program = Program.from_script(options.script, options.args)
-        place = Place.reserve(None if options.record is None else Path(options.record), program.label)
+        place = Place.reserve_new(program.label) if options.record is None else Place.reserve(Path(options.record))
     return run_watched(program, record=place, policy=policy, command=["steadygrad", *options.argv])
