@@ -9,6 +9,9 @@ A run is a directory::
 
 Parts are written whole under a temporary name and renamed. Small parts are merged now and then: the merged part covers the
 rows of those that it replaces, so where a crash leaves both, the part with the wider range of rows is the one that counts.
+
+Unknown is null, and NaN is a value that was NaN. Where parameters were added during a run, older parts may have shorter
+per-tensor lists: new parameters are always appended.
 """
 
 from __future__ import annotations
@@ -43,20 +46,24 @@ class Column:
 
 
 STEPS = (
-    Column("row", "int64", "", "position of the row in the run, from 0"),
+    Column("row", "int64", "", "position of the row in the run, from 0; a gap where rows could not be written"),
     Column("step", "int64", "steps", "the optimizer's own count of steps, from 1; a skipped step counts"),
     Column("optimizer", "int16", "", "index into `optimizers` of run.json"),
-    Column("time", "float64", "s", "wall-clock seconds since the run began"),
-    Column("loss", "float64", "", "the loss that backward was called on since the step before; NaN if unknown"),
-    Column("total_norm", "float64", "", "2-norm of all gradients before anything was done to them"),
-    Column("total_norm_after", "float64", "", "the same norm after scaling; NaN where a clamp followed and it was not read again"),
-    Column("coefficient", "float64", "", "total_norm_after / total_norm; 1 where nothing was done"),
+    Column("time", "float64", "s", "seconds since the run began; null if unknown"),
+    Column("loss", "float64", "", "the loss that backward was called on since the step before; null if unknown"),
+    Column("total_norm", "float64", "", "2-norm of all gradients before anything was done to them; null if not logged"),
+    Column(
+        "total_norm_after", "float64", "", "the same norm after scaling; null where a clamp followed and it was not read again"
+    ),
+    Column("coefficient", "float64", "", "total_norm_after / total_norm; 1 where nothing was done; null where a clamp followed"),
     Column("skipped", "bool", "", "whether the optimizer was kept from stepping"),
     Column("reason", "int16", "", "a `Reason` of steadygrad.decision"),
     Column("lr", "float64", "", "learning rate of the first parameter group"),
-    Column("threshold", "float64", "", "the limit that the policy compared with; NaN if none"),
+    Column("threshold", "float64", "", "the limit that the policy compared with; null if none"),
     Column("grad_norm", "float32", "", "2-norm of each gradient before; null where there was no gradient", per_tensor=True),
-    Column("scale", "float32", "", "factor applied to each tensor; null column where one factor served all", per_tensor=True),
+    Column(
+        "scale", "float32", "", "factor applied to each tensor; null where one factor (`coefficient`) served all", per_tensor=True
+    ),
 )
 
 CHECKUPS = (
@@ -65,7 +72,13 @@ CHECKUPS = (
     Column("optimizer", "int16", "", "as in `steps`"),
     Column("abs_max", "float32", "", "largest modulus in each gradient", per_tensor=True),
     Column("param_norm", "float32", "", "2-norm of each parameter before the step", per_tensor=True),
-    Column("update_ratio", "float32", "", "norm of the step's change / norm of the parameter, on a sample of elements", per_tensor=True),
+    Column(
+        "update_ratio",
+        "float32",
+        "",
+        "norm of the step's change / norm of the parameter, on a sample of elements",
+        per_tensor=True,
+    ),
 )
 
 EVENT_KINDS = {
