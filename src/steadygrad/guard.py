@@ -100,7 +100,6 @@ class Guard:
         self._owns_recorder = record is not None and not isinstance(record, Recorder)
         self.recorder = record if isinstance(record, Recorder) or record is None else Recorder(record, policy=repr(policy))
         self._checkup = Checkup(self.recorder) if self.recorder else None
-        self._start = time.perf_counter()
         self._handles: list[Any] = []
         if attach:
             self._handles = [
@@ -344,8 +343,7 @@ class Guard:
             return
         loss = None if self._loss is None else self._loss()
         lr = self.optimizer.param_groups[0].get("lr")
-        elapsed = time.perf_counter() - self._start
-        record = StepRecord(self._index, self.num_steps, elapsed, self.readings, self.decision, loss, lr, self._skipped)
+        record = StepRecord(self._index, self.num_steps, time.perf_counter(), self.readings, self.decision, loss, lr, self._skipped)
         self.recorder.step(record)
         if self._checkup is not None and self._checkup.begun:
             self._checkup.finish(self._index, self.num_steps, self._params, self.readings)

@@ -32,7 +32,8 @@ def measure_arrays(
         params: the parameters, for ``"param_norm"``.
 
     Returns:
-        The readings, float64 arrays of shape ``(n,)``; ``sum_sq`` in NumPy's ``longdouble`` where finite gradients overflow float64.
+        The readings, float64 arrays of shape ``(n,)``; ``sum_sq`` in NumPy's ``longdouble`` where the sum of all squares of
+        finite gradients overflows float64 (on platforms whose ``longdouble`` is no wider it stays infinite).
 
     Raises:
         ArgumentError: not as many gradients as rows; ``"param_norm"`` without parameters.

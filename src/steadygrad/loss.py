@@ -1,0 +1,75 @@
+"""The loss of a step, taken from the tensor that backward is called on."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class LossTap:
+    """Notes every scalar that ``backward`` is called on, between :meth:`install` and :meth:`remove`.
+
+    Several backward calls between two steps add up, as their gradients do. Optimizers that step on the same backward pass get the same
+    loss. A loss that ``GradScaler.scale`` has multiplied is noted as it was before.
+    """
+
+    def __init__(self) -> None:
+        self._values: list[Any] = []
+        self._used = False
+        self._unscaled: tuple[Tensor, Tensor] | None = None
+        self._backward: Callable[..., Any] | None = None
+        self._scale: Callable[..., Any] | None = None
+
+    def install(self) -> None:
+        """Wrap ``torch.autograd.backward``, which ``Tensor.backward`` calls, and ``GradScaler.scale``."""
+        self._backward = backward = torch.autograd.backward
+        self._scale = scale = torch.amp.GradScaler.scale
+
+        @functools.wraps(backward)
+        def noting_backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
+            self._note(tensors)
+            return backward(tensors, *args, **kwargs)
+
+        @functools.wraps(scale)
+        def noting_scale(scaler: Any, outputs: Any) -> Any:
+            scaled = scale(scaler, outputs)
+            if isinstance(outputs, Tensor):
+                self._unscaled = (scaled, outputs)
+            return scaled
+
+        torch.autograd.backward = noting_backward
+        torch.amp.GradScaler.scale = noting_scale
+
+    def remove(self) -> None:
+        """Put torch's own functions back."""
+        if self._backward is not None and self._scale is not None:
+            torch.autograd.backward = self._backward
+            torch.amp.GradScaler.scale = self._scale  # pyright: ignore[reportAttributeAccessIssue] -- it is what was there
+        self._backward = self._scale = None
+
+    def value(self) -> Any:
+        """The loss since the step before: a number, a tensor of shape ``()`` on a device, or ``None``."""
+        self._used = True
+        return sum(self._values) if self._values else None
+
+    def _note(self, tensors: Tensor | Sequence[Tensor]) -> None:
+        if self._used:
+            self._values, self._used = [], False
+        for tensor in [tensors] if isinstance(tensors, Tensor) else tensors:
+            if isinstance(tensor, Tensor) and tensor.numel() == 1:
+                if self._unscaled is not None and self._unscaled[0] is tensor:
+                    tensor = self._unscaled[1]
+                self._values.append(_number(tensor.detach()))
+        self._unscaled = None
+
+
+def _number(loss: Tensor) -> Any:
+    """A CPU loss as a number, now, since the script may write to it; elsewhere a tensor, so that nothing waits."""
+    if loss.device.type != "cpu" or type(loss) is not Tensor:
+        return loss.reshape(())
+    return float(np.real(loss.double().numpy().reshape(())))
