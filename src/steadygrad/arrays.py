@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 import numpy as np
 
@@ -14,7 +14,8 @@ from steadygrad.policy import Policy, State
 from steadygrad.readings import Layout, Readings
 
 Key = TypeVar("Key", bound=str)
-Arrays = list[np.ndarray | None]
+Array = Any
+Arrays = list[Array]
 
 
 class Limiter:
@@ -45,7 +46,7 @@ class Limiter:
         5.0
         >>> grads = limiter([np.array([np.nan, 0.0]), np.array([4.0])])
         >>> if grads is None:
-        ...     print("step skipped:", limiter.reason)
+        ...     print("step skipped:", limiter.reason.name)
         step skipped: NON_FINITE
     """
 
@@ -85,13 +86,13 @@ class Limiter:
     @overload
     def __call__(self, grads: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...] | None: ...
     @overload
-    def __call__(self, grads: Sequence[np.ndarray]) -> list[np.ndarray] | None: ...
+    def __call__(self, grads: list[np.ndarray]) -> list[np.ndarray] | None: ...
     def __call__(self, grads: Any) -> Any:
         """Decide on one step's gradients and return them as they should be used.
 
         Args:
-            grads: arrays in a list, a tuple or a mapping from name to array, of any shapes, real or complex floating point. They are not
-                changed. ``None`` in the place of an array stands for a parameter without gradient and stays.
+            grads: arrays in a list, a tuple or a mapping from name to array, of any shapes, real or complex floating point.
+                They are not changed. ``None`` in the place of an array stands for a parameter without gradient and stays.
 
         Returns:
             New arrays of the same types in a container of the same kind, or ``None`` where this step must not be taken.
@@ -174,7 +175,8 @@ class Limiter:
         if state is None:
             return fresh
         if set(state) != set(fresh):
-            message = f"`Limiter.load_state_dict` expected the state of `{self.policy.text}` with the keys {sorted(fresh)}, got {sorted(state)}"
+            keys = f"the keys {sorted(fresh)}, got {sorted(state)}"
+            message = f"`Limiter.load_state_dict` expected the state of `{self.policy.text}`, with {keys}"
             raise ArgumentError(message, slug="state-mismatch")
         if index == len(self._stages) - 1:
             self._loaded = False
@@ -184,20 +186,21 @@ class Limiter:
 def _opened(grads: Any) -> tuple[Arrays, tuple[str, ...]]:
     """The arrays in order, and their names."""
     if isinstance(grads, Mapping):
-        mapping: Mapping[str, Any] = grads
+        mapping = cast("Mapping[str, Any]", grads)
         return [_as_array(grad, name) for name, grad in mapping.items()], tuple(mapping)
     if not isinstance(grads, (list, tuple)):
-        message = f"`Limiter` expected a list, a tuple or a mapping of arrays, got {type(grads).__name__}; put a single array into a list"
+        kind = type(grads).__name__
+        message = f"`Limiter` expected a list, a tuple or a mapping of arrays, got {kind}; put a single array into a list"
         raise ArgumentTypeError(message, slug="gradient-container")
-    items: Sequence[Any] = grads
+    items = cast("Sequence[Any]", grads)
     names = tuple(str(index) for index in range(len(items)))
     return [_as_array(grad, name) for grad, name in zip(items, names, strict=True)], names
 
 
-def _as_array(grad: Any, name: str) -> np.ndarray | None:
+def _as_array(grad: Any, name: str) -> Array:
     """The gradient as an array; NumPy scalars and Python floats are arrays of shape ``()``."""
     if grad is None or isinstance(grad, np.ndarray):
-        return grad
+        return cast(Array, grad)
     if isinstance(grad, (float, complex, np.generic)):
         return np.asarray(grad)
     message = f"`Limiter` expected NumPy arrays, got {type(grad).__name__} for {name!r}"
@@ -213,7 +216,7 @@ def _applied(arrays: Arrays, decision: Decision) -> Arrays:
     ]
 
 
-def _changed(grad: np.ndarray, factor: float, clamp: tuple[Any, Any] | None) -> np.ndarray:
+def _changed(grad: Array, factor: float, clamp: tuple[Any, Any] | None) -> Array:
     if clamp is not None and grad.dtype.kind == "c":
         message = (
             f"`clip_by_value` expected real gradients, got {grad.dtype}: complex numbers have no order; limit a norm instead"
@@ -221,8 +224,9 @@ def _changed(grad: np.ndarray, factor: float, clamp: tuple[Any, Any] | None) -> 
         raise UnsupportedError(message, slug="complex-value-clip")
     if factor == 1.0 and clamp is None:
         return grad.copy()
-    wide = grad.astype(np.result_type(grad.dtype, np.float64)) * factor
-    return np.asarray(wide if clamp is None else np.clip(wide, *clamp)).astype(grad.dtype)
+    # In float64, so that a small factor keeps its digits and a half-precision product does not vanish on the way.
+    wide = np.asarray(grad.astype(np.result_type(grad.dtype, np.float64)) * factor)
+    return (wide if clamp is None else wide.clip(*clamp)).astype(grad.dtype)
 
 
 def _abort_message(readings: Readings) -> str:

@@ -1,8 +1,8 @@
 """Policies: from one step's readings to a decision. One family a file.
 
-``global_norm`` and ``tensor_norm`` limit norms, ``nonfinite`` skips steps, ``decay`` multiplies by a factor, ``chain`` and ``masked``
-build policies from policies. A policy never sees a gradient, waits for no device and uses only functions that NumPy, torch, jax.numpy
-and keras.ops share under one name.
+``global_norm`` and ``tensor_norm`` limit norms, ``nonfinite`` skips steps, ``decay`` multiplies by a factor, ``chain`` and
+``masked`` build policies from policies. A policy never sees a gradient, waits for no device and uses only functions that
+NumPy, torch, jax.numpy and keras.ops share under one name.
 """
 
 from steadygrad.decide.chain import chain, parts_of

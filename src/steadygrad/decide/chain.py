@@ -6,7 +6,6 @@ under scaling. Only after a policy that rewrites elements must the gradients be 
 
 from __future__ import annotations
 
-from functools import reduce
 from typing import Any, NoReturn
 
 from steadygrad.decide.arguments import show
@@ -19,12 +18,12 @@ from steadygrad.readings import Readings
 def chain(*policies: Policy) -> Policy:
     """Several policies, one after the other, as one policy.
 
-    ``scale = s_1 * s_2 * ...``, where policy k decides on readings already multiplied by ``s_1 * ... * s_(k-1)``. One read and one
-    write serve the whole chain. A step is skipped where any policy skips it, and the most severe reason is reported.
+    ``scale = s_1 * s_2 * ...``, where policy k decides on readings already multiplied by ``s_1 * ... * s_(k-1)``. One read
+    and one write serve the whole chain. A step is skipped where any policy skips it, and the most severe reason is reported.
 
     Chains inside chains are flattened; a chain of one policy is that policy; a chain of none leaves gradients as they are.
-    A policy that rewrites elements (`clip_by_value`) may be followed by another one only at the price of a new measurement: then `stages`
-    holds the policies between two measurements, and `init` and `decide` of the chain itself raise.
+    A policy that rewrites elements (`clip_by_value`) may be followed by another one only at the price of a new measurement:
+    then `stages` holds the policies between two measurements, and `init` and `decide` of the chain itself raise.
 
     Args:
         *policies: in the order in which they act.
@@ -105,8 +104,8 @@ class _Staged:
 
     def _refuse(self) -> NoReturn:
         message = (
-            f"`{self._text}` rewrites gradient elements before its last policy, so one set of readings cannot serve it: run each policy of "
-            "its `stages` on readings of its own, or move `clip_by_value` to the end"
+            f"`{self._text}` rewrites gradient elements before its last policy, so one set of readings cannot serve it: "
+            "run each policy of its `stages` on readings of its own, or move `clip_by_value` to the end"
         )
         raise UnsupportedError(message, slug="chain-stages")
 
@@ -135,4 +134,4 @@ def _stages(flat: list[Policy]) -> list[list[Policy]]:
 
 
 def _all_needs(policies: list[Policy]) -> frozenset[str]:
-    return reduce(frozenset.union, (policy.needs for policy in policies), NO_NEEDS)
+    return NO_NEEDS.union(*(policy.needs for policy in policies))

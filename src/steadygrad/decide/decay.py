@@ -7,6 +7,7 @@ again: a constant one changes nothing there (but for Adam's epsilon), and a vary
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 from steadygrad.decide.arguments import SLUG, fraction, show
@@ -53,10 +54,8 @@ def decay(factor: float | Schedule | Callable[[Any], Any]) -> Policy:
         return _scheduled(factor)
     if callable(factor):
         return _scheduled(_from_function(factor))
-    if isinstance(factor, (str, bytes, tuple, list, dict)) or factor is None:
-        message = (
-            f"`decay` expected a number in (0, 1], a schedule such as `exponential(0.999)` or a function, got {show(factor)}"
-        )
+    if not isinstance(factor, Real):
+        message = f"`decay` expected a number in (0, 1], a schedule such as `exponential(0.9)`, or a function, got {show(factor)}"
         raise ArgumentTypeError(message, slug=SLUG)
     return _constant(fraction("decay", "factor", factor))
 

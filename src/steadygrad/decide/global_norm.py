@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -116,8 +116,7 @@ def clip_by_group_norm(max_norm: float | Sequence[float], norm_type: float = 2.0
         decision = limited_parts(xp, Limited(outcome.scale[groups.group_of_row], outcome.binding, outcome.finite))
         return decision, state
 
-    first = limits if isinstance(limits, float) else tuple(limits)
-    return Policy(init, decide, expression(call, first, **_unusual(p, tiny)), needs_for_norm(p))
+    return Policy(init, decide, expression(call, limits, **_unusual(p, tiny)), needs_for_norm(p))
 
 
 class _Groups:
@@ -147,7 +146,7 @@ class _Groups:
 def _group_limits(call: str, max_norm: Any) -> float | tuple[float, ...]:
     if not isinstance(max_norm, (list, tuple)):
         return positive(call, "max_norm", max_norm)
-    values: Sequence[Any] = max_norm
+    values = cast("Sequence[Any]", max_norm)
     if not values:
         raise ArgumentError(f"`{call}` expected at least one limit, got an empty sequence", slug=SLUG)
     return tuple(positive(call, f"max_norm[{index}]", value) for index, value in enumerate(values))

@@ -20,6 +20,7 @@ import numpy as np
 from steadygrad.decision import Array, Decision, Reason
 from steadygrad.readings import INF, Readings
 
+_SMALLEST, _LARGEST = 1e-37, 1e38
 _NONE, _CLIPPED, _NON_FINITE = int(Reason.NONE), int(Reason.CLIPPED), int(Reason.NON_FINITE)
 
 
@@ -55,9 +56,11 @@ def limit(xp: Any, norm: Array, maximum: Array, eps: float = 0.0) -> Limited:
     """
     finite = norm < INF  # false for NaN as well, and much cheaper than `isfinite` on a NumPy scalar
     binding = (norm > maximum) & finite
-    # The inner `where` keeps zero and Inf out of the divisor: no warning on NumPy, no NaN in the branch not taken.
-    scale = xp.where(binding, maximum / xp.where(binding, norm + eps, 1.0), 1.0)
-    return Limited(scale, binding, finite)
+    # `where` keeps zero and Inf out of the divisor: no warning on NumPy, no NaN in the branch not taken.
+    if isinstance(maximum, float) and _SMALLEST < maximum < _LARGEST:
+        return Limited(maximum / xp.where(binding, norm + eps, maximum), binding, finite)
+    # A limit that float32 cannot hold must not become the divisor: 0/0 and inf/inf are NaN.
+    return Limited(xp.where(binding, maximum / xp.where(binding, norm + eps, 1.0), 1.0), binding, finite)
 
 
 def limited_total(xp: Any, outcome: Limited, threshold: float | None) -> Decision:

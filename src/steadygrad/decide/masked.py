@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -136,8 +136,8 @@ class _Patterns(_Choice):
 
 def _choice(names: Any) -> _Choice:
     if callable(names):
-        return _Choice(names)
-    patterns: tuple[Any, ...] = tuple(names) if isinstance(names, (list, tuple)) else (names,)
+        return _Choice(cast("Callable[[str], bool]", names))
+    patterns: tuple[Any, ...] = tuple(cast("Sequence[Any]", names)) if isinstance(names, (list, tuple)) else (names,)
     if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
         message = f"`masked` expected a name pattern, several of them, or a function from name to bool, got {show(names)}"
         raise ArgumentTypeError(message, slug="pattern-invalid")

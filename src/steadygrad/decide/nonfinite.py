@@ -1,6 +1,6 @@
 """Skip the steps whose gradients hold NaN or Inf.
 
-The idea is that of dynamic loss scaling: Micikevicius et al., "Mixed Precision Training", ICLR 2018, arXiv:1710.03740, section 3.2.
+The idea is that of dynamic loss scaling: Micikevicius et al., "Mixed Precision Training", ICLR 2018, arXiv:1710.03740.
 Deviation from Optax's ``apply_if_finite``: too many failures in a row stop the training, they do not let the NaN in.
 """
 
@@ -14,8 +14,8 @@ from steadygrad.policy import Policy, State, expression
 from steadygrad.readings import INF, Array, Readings
 
 MAX_CONSECUTIVE = 50
-"""A loss scale of 2^24, halved at every skip, is down to 2^-24 after 48 skips: beyond that the scale is not the cause any more, and a skipped
-step leaves parameters that give the same NaN again."""
+"""A loss scale of 2^24, halved at every skip, is down to 2^-24 after 48 skips: beyond that the scale is not the cause any
+more, and a skipped step leaves parameters that give the same NaN again."""
 
 _NONE, _NON_FINITE, _TOO_MANY = int(Reason.NONE), int(Reason.NON_FINITE), int(Reason.TOO_MANY_NON_FINITE)
 

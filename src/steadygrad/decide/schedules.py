@@ -24,7 +24,7 @@ class Schedule(NamedTuple):
 
     Example:
         >>> import numpy as np
-        >>> exponential(0.5).at(np, np.array(3.0))
+        >>> float(exponential(0.5).at(np, np.array(3.0)))
         0.125
         >>> exponential(0.5)
         exponential(0.5)
@@ -79,7 +79,7 @@ def inverse_time(rate: float) -> Schedule:
 
     Example:
         >>> import numpy as np
-        >>> inverse_time(0.5).at(np, np.array(2.0))
+        >>> float(inverse_time(0.5).at(np, np.array(2.0)))
         0.5
     """
     call = "inverse_time"

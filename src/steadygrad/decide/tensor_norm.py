@@ -1,7 +1,8 @@
 """Limits on each tensor by itself: its norm, or its root mean square.
 
-Same rule as `tf.clip_by_norm` and the `clipnorm` of Keras optimizers (2-norm), and as Optax's block RMS clipping. Deviation: where one
-tensor holds NaN or Inf the whole step is skipped, since a step with only some of the layers updated is no step that anyone asked for.
+Same rule as `tf.clip_by_norm` and the `clipnorm` of Keras optimizers (2-norm), and as Optax's block RMS clipping. Deviation:
+where one tensor holds NaN or Inf the whole step is skipped, since a step that updates only some of the layers is no step
+that anyone asked for.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Transforms: policies that rewrite gradient elements. Each costs one more read and write, which its docstring says. One family a file."""
+"""Transforms: policies that rewrite gradient elements. One family a file.
+
+Each costs one more read and write of every gradient, which its docstring says.
+"""
 
 from steadygrad.transforms.value import clip_by_value
 

@@ -24,11 +24,12 @@ def clip_by_value(max_value: float, /) -> Policy: ...
 @overload
 def clip_by_value(low: float, high: float, /) -> Policy: ...
 def clip_by_value(max_value_or_low: float, high: float | None = None, /) -> Policy:
-    """Limit every gradient element: ``g <- min(max(g, low), high)``; with one argument, ``low = -max_value`` and ``high = max_value``.
+    """Limit every gradient element: ``g <- min(max(g, low), high)``; with one argument from ``-max_value`` to ``max_value``.
 
     The bounds change the direction of the gradient. NaN stays NaN and Inf goes to the bound, so put `skip_nonfinite`
-    before it in a `chain`. Costs one more read and write of every gradient, at every step, whether or not a bound is reached; what follows
-    it in a chain must measure again. A complex gradient is refused where the bounds are applied: complex numbers have no order.
+    before it in a `chain`. Costs one more read and write of every gradient, at every step, whether or not a bound is
+    reached; what follows it in a chain must measure again. A complex gradient is refused where the bounds are applied:
+    complex numbers have no order.
 
     Args:
         max_value_or_low: the largest modulus, > 0; or the lower bound, <= 0. In units of a gradient element.
@@ -42,7 +43,7 @@ def clip_by_value(max_value_or_low: float, high: float | None = None, /) -> Poli
         ArgumentTypeError: a bound is no number.
 
     Example:
-        >>> import steadygrad as sg
+        >>> import numpy as np, steadygrad as sg
         >>> sg.clip_by_value(-1.0, 2.0)
         clip_by_value(-1.0, 2.0)
         >>> sg.Limiter(sg.clip_by_value(1.0))([np.array([3.0, -4.0, 0.5])])
