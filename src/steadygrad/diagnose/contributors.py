@@ -54,7 +54,8 @@ def contributors(run: Run, series: Series, onset: int, peak: int) -> list[Contri
     lead = max(0, onset - LEAD_IN)
     during = log10_positive(run.grad_norm[series.rows[lead : peak + 1]])
     found: list[Contributor] = []
-    for i in np.argsort(-shares, kind="stable")[: 4 * MOST]:
+    largest_first = [int(i) for i in np.argsort(-shares, kind="stable")[: 4 * MOST]]
+    for i in largest_first:
         if shares[i] < MIN_SHARE:
             break
         own = before[:, i][np.isfinite(before[:, i])]

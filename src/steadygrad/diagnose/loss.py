@@ -69,6 +69,8 @@ def loss_diverged(run: Run) -> Iterable[Finding]:
 
 def lasting_rise(loss: np.ndarray) -> Rise | None:
     """The first rise of the smoothed loss that is too large for noise, or ``None``. ``loss`` is finite."""
+    if (rise := _never_trained(loss)) is not None:
+        return rise
     smooth = ahead(loss, SMOOTH)
     start = float(np.median(loss[:SMOOTH]))
     best = np.minimum.accumulate(smooth)
@@ -98,6 +100,18 @@ def lasting_rise(loss: np.ndarray) -> Rise | None:
         end=end,
         need=float(max(need[onset], NOISE * noise[onset])),
     )
+
+
+def _never_trained(loss: np.ndarray) -> Rise | None:
+    """A run that is far above its very first loss at the end diverged at once: it has no healthy history to compare with."""
+    start, tail = float(np.median(loss[:3])), loss[-max(MIN_ROWS // 2, len(loss) // 5) :]
+    need = WORSE_THAN_START * abs(start)
+    if float(np.quantile(tail, 0.1)) - start <= need:
+        return None
+    onset = int(np.flatnonzero(loss - start > need)[0])
+    if onset > MIN_ROWS:
+        return None
+    return Rise(onset, start, float(np.max(ahead(loss, SMOOTH))), float(np.median(tail)), need)
 
 
 def _noise_so_far(loss: np.ndarray) -> np.ndarray:
@@ -134,7 +148,10 @@ def _nan_finding(series: Series, rows: np.ndarray) -> Finding:
         title=f"The loss became {kind} at step {step:,}",
         step=step,
         evidence={"last_finite_loss": float(series.loss[rows[-1]]), "norm_before": before},
-        cause=f"The loss is {kind} from step {step:,} to the end; {known} until then. The fault is in the forward pass, in the data, or in damaged weights.",
+        cause=(
+            f"The loss is {kind} from step {step:,} to the end; {known} until then."
+            " The fault is in the forward pass, in the data, or in damaged weights."
+        ),
         remedies=(
             f"Run again with {clip_flag(max_norm_from(series.norm[:first], 90)[0], skip=True)}.",
             "Check the batch of this step, and log, sqrt, exp and divisions in the loss; use the fused `..._with_logits` losses.",
@@ -169,7 +186,7 @@ def _finding(series: Series, rows: np.ndarray, rise: Rise) -> Finding:
         cause=f"The loss rose from {short(rise.best)} to {short(rise.highest)} and the run ended at {short(rise.end)}. {norm}",
         remedies=(
             "Lower the learning rate by a factor of 3 to 10, or lengthen the warm-up.",
-            "If the run was resumed at this step, check that optimizer state, schedule, data order and random state were restored.",
+            "If the run was resumed here, check that optimizer state, schedule, data order and random state were restored.",
             f"Limit the size of single steps: {clip_flag(limit)} ({origin}).",
         ),
     )

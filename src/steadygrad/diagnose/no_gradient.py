@@ -18,7 +18,7 @@ def no_gradient(run: Run) -> Iterable[Finding]:
     """Parameters that never had a gradient, and parameters whose gradient was exactly 0 in every step."""
     if not run.names or len(run) < MIN_ROWS:
         return
-    seen = run.present.any(axis=0)
+    seen = np.asarray(run.present.any(axis=0), dtype=bool)
     never = _names(run, ~seen)
     if never and len(never) < len(run.names):
         yield Finding(
@@ -27,12 +27,14 @@ def no_gradient(run: Run) -> Iterable[Finding]:
             title=f"{_count(never)} never had a gradient",
             where=never,
             evidence={"parameters": len(never), "of": len(run.names)},
-            cause=f"{names_text(never)}: frozen (`requires_grad=False`), unused in the forward pass, or cut off by `detach` or `no_grad`.",
+            cause=f"{names_text(never)}: frozen, unused in the forward pass, or cut off by `detach` or `no_grad`.",
             remedies=(
-                "If this is on purpose, leave them out of the optimizer; otherwise look for `detach`, `.data`, `.item` or an unused branch in `forward`.",
+                "If this is on purpose, leave them out of the optimizer.",
+                "Otherwise look for `detach`, `.data`, `.item` or an unused branch in `forward`.",
             ),
         )
-    zero = _names(run, seen & ~np.where(run.present, run.grad_norm != 0, False).any(axis=0))
+    moved = np.asarray((run.present & (run.grad_norm != 0)).any(axis=0), dtype=bool)
+    zero = _names(run, seen & ~moved)
     if zero:
         yield Finding(
             slug="zero-gradient",
@@ -40,7 +42,7 @@ def no_gradient(run: Run) -> Iterable[Finding]:
             title=f"The gradient of {_count(zero)} was exactly 0 in every step",
             where=zero,
             evidence={"parameters": len(zero), "of": len(run.names)},
-            cause=f"{names_text(zero)}: dead units (ReLU that never fires), a factor of 0 behind them, or underflow in half precision.",
+            cause=f"{names_text(zero)}: dead units (a ReLU that never fires), a factor of 0, or underflow in half precision.",
             remedies=(
                 "Lower the learning rate and check the initialisation and the scale of the inputs; try LeakyReLU or GELU.",
                 "In float16, use a gradient scaler or bfloat16.",

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from steadygrad.diagnose.contributors import Contributor, contributors
 from steadygrad.diagnose.finding import Evidence, Finding, Severity
 from steadygrad.diagnose.numbers import median_of, names_text, short
+from steadygrad.diagnose.recurrent import is_recurrent, recurrent_remedies
 from steadygrad.diagnose.series import Series, series_of
 from steadygrad.diagnose.suggest import clip_flag, max_norm_from
 from steadygrad.runs import Run
@@ -58,7 +60,10 @@ def norm_overflow(run: Run) -> Iterable[Finding]:
         where=names[:LISTED],
         step=int(events[0].get("step", 0)),
         evidence={"events": len(events), "overflowed": list(names[:LISTED])},
-        cause=f"{names_text(names)}: every element is finite, but the sum of squares is above 3.4e38. Such a norm is the end of an explosion.",
+        cause=(
+            f"{names_text(names)}: every element is finite, but the sum of squares is above 3.4e38."
+            " Such a norm is the end of an explosion."
+        ),
         remedies=(
             f"Run again with {clip_flag(max_norm_from(run.total_norm, 50)[0])}.",
             "Lower the learning rate, or the scale of the loss.",
@@ -68,7 +73,7 @@ def norm_overflow(run: Run) -> Iterable[Finding]:
 
 def bad_rows(run: Run, series: Series) -> np.ndarray:
     """Which rows of the optimizer have a NaN or Inf gradient, shape ``(r,)``."""
-    bad = ~np.isfinite(series.norm) & ~_never_recorded(series)
+    bad = np.zeros(len(series), dtype=bool) if _never_recorded(series) else ~np.isfinite(series.norm)
     if run.names:
         own = run.grad_norm[series.rows]
         bad |= (run.present[series.rows] & ~np.isfinite(own)).any(axis=1)
@@ -113,7 +118,6 @@ def _finding(run: Run, series: Series, bad: np.ndarray) -> Finding:
     severity: Severity = "warning" if all_skipped and share <= TOLERATED else "error"
     loss = float(series.loss[first.row])
     before = _norm_before(series, first.row)
-    culprits = first.nan + first.inf
     kind = "NaN" if first.nan else "Inf" if first.inf else "NaN or Inf"
     evidence: Evidence = {
         "nan": list(first.nan[:LISTED]),
@@ -132,7 +136,7 @@ def _finding(run: Run, series: Series, bad: np.ndarray) -> Finding:
         slug="nonfinite-gradient",
         severity=severity,
         title=f"{kind} gradient at step {first.step:,}",
-        where=_ordered(run, culprits),
+        where=_where(run, series, first),
         step=first.step,
         evidence=evidence,
         cause=_cause(run, series, first, before, bad, all_skipped),
@@ -144,6 +148,19 @@ def _ordered(run: Run, names: tuple[str, ...]) -> tuple[str, ...]:
     """Nearest to the loss first: the last one in model order is where back-propagation met the fault."""
     position = {name: i for i, name in enumerate(run.names)}
     return tuple(sorted(names, key=lambda name: -position.get(name, -1)))[:LISTED]
+
+
+def _where(run: Run, series: Series, first: FirstBad) -> tuple[str, ...]:
+    """The non-finite tensors; where the weights had blown up and every tensor is bad: those that carried the norm before."""
+    carriers = carriers_before(run, series, first)
+    return tuple(c.name for c in carriers) if carriers else _ordered(run, first.nan + first.inf)
+
+
+def carriers_before(run: Run, series: Series, first: FirstBad) -> list[Contributor]:
+    """Who carried the norm one step earlier, if nothing of the first bad step is finite, its loss included."""
+    if first.finite or first.row == 0 or np.isfinite(series.loss[first.row]) or not np.isfinite(series.norm[first.row - 1]):
+        return []
+    return contributors(run, series, first.row - 1, first.row - 1)
 
 
 def _norm_before(series: Series, row: int) -> float:
@@ -159,30 +176,39 @@ def _cause(run: Run, series: Series, first: FirstBad, before: float, bad: np.nda
         f"{names_text(culprits)} ({len(first.nan + first.inf)} of {total} gradients)" if culprits else "The total gradient norm"
     )
     loss = float(series.loss[first.row])
+    bad_loss = "NaN" if np.isnan(loss) else "Inf"
     typical = median_of(series.norm[: first.row])
     if np.isfinite(before) and before > BLOWN_UP * typical:
         why = f"the norm was {short(before)} in the step before, so this is the end of an explosion"
+    elif carriers := carriers_before(run, series, first):
+        lead = f"{carriers[0].name} carried {carriers[0].share:.0%} of the gradient norm {short(before)} in the step before"
+        why = f"the loss was already {bad_loss}; {lead}, so most likely that update blew up the weights"
+        if is_recurrent(carriers[0].name):
+            why += " (a recurrent weight is multiplied once per time step)"
     elif not np.isfinite(loss) and np.isfinite(series.loss[: first.row]).any():
-        why = f"the loss was already {'NaN' if np.isnan(loss) else 'Inf'}, so the fault is in the forward pass or in the data"
+        why = f"the loss was already {bad_loss}, so the fault is in the forward pass or in the data"
     elif first.finite and culprits:
-        why = f"{names_text(first.finite, 2)} stayed finite, so the fault is at {culprits[0]} or right behind it in the backward pass"
+        near = "at it or right behind it in the backward pass"
+        why = f"{names_text(first.finite, 2)} stayed finite, so the fault of {culprits[0]} is {near}"
     elif np.isfinite(loss):
         why = "the loss was finite, so the fault is in the backward pass: sqrt or a norm at 0, log or division at 0, or overflow"
     else:
         why = "the loss is not finite either, or it was not recorded"
-    half = " in half precision overflow is likely." if any(d in HALF for d in run.layout.dtypes) and first.inf else ""
-    end = "Every such step was skipped" if all_skipped else "the optimizer stepped with it, so the weights are damaged"
-    tail = f"{end}; {int(bad.sum()):,} of {len(series):,} steps were affected." if all_skipped else f"{end}."
-    return f"{seen}: {why};{half} {tail}" if not all_skipped else f"{seen}: {why}.{half.capitalize()} {tail}"
+    half = " Half precision makes overflow likely." if first.inf and any(d in HALF for d in run.layout.dtypes) else ""
+    if all_skipped:
+        return f"{seen}: {why}. Every such step was skipped ({int(bad.sum()):,} of {len(series):,}).{half}"
+    return f"{seen}: {why}. The optimizer stepped with it, so the weights are damaged.{half}"
 
 
 def _remedies(run: Run, series: Series, first: FirstBad, all_skipped: bool) -> tuple[str, ...]:
     limit, origin = max_norm_from(series.norm[: first.row], 90)
     remedies = [] if all_skipped else [f"Run again with {clip_flag(limit, skip=True)} ({origin})."]
+    if (carriers := carriers_before(run, series, first)) and is_recurrent(carriers[0].name):
+        remedies.extend(recurrent_remedies())
     if first.nan and first.finite:
         remedies.append(
-            f"Look at the operations around {_ordered(run, first.nan)[0]}: a NaN gradient of a finite loss comes from sqrt, norm, log,"
-            " division or where at the edge of their domain; add a small constant inside."
+            f"Look at the operations around {_ordered(run, first.nan)[0]}: a NaN gradient of a"
+            " finite loss comes from sqrt, norm, log, division or where at the edge of their domain; add a small constant inside."
         )
     if any(d == "float16" for d in run.layout.dtypes):
         remedies.append("Train in bfloat16 or float32, or use a gradient scaler.")

@@ -94,7 +94,7 @@ def ahead(x: np.ndarray, window: int) -> np.ndarray:
     """``median(x[t:t+window])`` at each position; near the end over what is left. ``x`` is finite."""
     n, width = len(x), min(window, len(x))
     if n == 0:
-        return x.copy()
+        return np.zeros(0)
     medians = np.empty(n)
     medians[: n - width + 1] = np.median(sliding_window_view(x, width), axis=1)
     for t in range(n - width + 1, n):

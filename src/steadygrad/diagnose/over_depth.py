@@ -61,7 +61,7 @@ def depth_trend(run: Run, series: Series) -> Trend | None:
     if len(matrices) < MIN_MATRICES or not len(series):
         return None
     picked = series.rows[np.linspace(0, len(series) - 1, min(len(series), SAMPLED_ROWS)).astype(int)]
-    log_norm = log10_positive(run.grad_norm[np.ix_(picked, matrices)])
+    log_norm = log10_positive(run.grad_norm[picked][:, matrices])
     enough = np.isfinite(log_norm).sum(axis=0) > len(picked) // 2
     kept = [i for i, good in zip(matrices, enough, strict=True) if good]
     if len(kept) < MIN_MATRICES:
@@ -86,8 +86,9 @@ def _slope(values: np.ndarray) -> float:
 
 
 def _spearman(values: np.ndarray) -> float:
-    ranks = np.argsort(np.argsort(values, kind="stable"), kind="stable").astype(float)
-    return 0.0 if np.ptp(values) == 0 else float(np.corrcoef(np.arange(len(values)), ranks)[0, 1])
+    n = len(values)
+    ranks = np.argsort(np.argsort(values, kind="stable"), kind="stable")
+    return 0.0 if np.ptp(values) == 0 else 1.0 - 6.0 * float(np.sum((ranks - np.arange(n)) ** 2)) / (n * (n * n - 1))
 
 
 def _evidence(trend: Trend) -> Evidence:
@@ -101,6 +102,11 @@ def _evidence(trend: Trend) -> Evidence:
     }
 
 
+def _ends_text(trend: Trend) -> str:
+    first, last = short(float(trend.rms[0])), short(float(trend.rms[-1]))
+    return f"rms {first} in {trend.names[0]}, {last} in {trend.names[-1]}"
+
+
 def _vanishing(trend: Trend) -> Finding:
     ratio = short(float(10**trend.ends))
     return Finding(
@@ -110,9 +116,8 @@ def _vanishing(trend: Trend) -> Finding:
         where=trend.names[: max(1, len(trend.names) // 3)],
         evidence=_evidence(trend),
         cause=(
-            f"Each layer passes on 1/{short(float(10**trend.slope))} of the gradient (rms {short(float(trend.rms[0]))} in {trend.names[0]},"
-            f" {short(float(trend.rms[-1]))} in {trend.names[-1]}), so the first layers hardly learn. Saturating activations"
-            " (sigmoid, tanh) or too small initial weights do this."
+            f"Each layer passes on 1/{short(float(10**trend.slope))} of the gradient ({_ends_text(trend)}), so the first layers"
+            " hardly learn. Saturating activations (sigmoid, tanh) or too small initial weights do this."
         ),
         remedies=(
             "Use a ReLU-type activation with He initialisation, or tanh with Xavier initialisation.",
@@ -132,11 +137,11 @@ def _exploding(trend: Trend, series: Series) -> Finding:
         where=trend.names[: max(1, len(trend.names) // 3)],
         evidence=_evidence(trend),
         cause=(
-            f"Each layer multiplies the gradient by {short(float(10**-trend.slope))} on its way back (rms {short(float(trend.rms[-1]))} in"
-            f" {trend.names[-1]}, {short(float(trend.rms[0]))} in {trend.names[0]}). Too large initial weights, or layers without normalisation, do this."
+            f"Each layer multiplies the gradient by {short(float(10**-trend.slope))} on its way back ({_ends_text(trend)})."
+            " Too large initial weights, or layers without normalisation, do this."
         ),
         remedies=(
-            "Initialise the layers for their activation (He for ReLU, Xavier for tanh), and scale residual branches by 1/sqrt(2 * layers).",
+            "Initialise for the activation: He for ReLU, Xavier for tanh; scale residual branches by 1/sqrt(2 * layers).",
             "Add a normalisation layer (LayerNorm, BatchNorm) in each layer.",
             f"Until then, run again with {clip_flag(limit)} ({origin}).",
         ),

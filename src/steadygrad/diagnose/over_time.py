@@ -7,6 +7,7 @@ networks", 2013, https://arxiv.org/abs/1211.5063.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from steadygrad.diagnose.contributors import Contributor, contributors
 from steadygrad.diagnose.excursions import Excursion, find_excursions
 from steadygrad.diagnose.finding import Evidence, Finding
 from steadygrad.diagnose.numbers import ahead, median_of, noise_sd, short
+from steadygrad.diagnose.recurrent import is_recurrent, recurrent_remedies
 from steadygrad.diagnose.series import Series, series_of
 from steadygrad.diagnose.suggest import clip_flag, max_norm_from
 from steadygrad.runs import Run
@@ -25,15 +27,20 @@ EXPLODED = 2.0
 """Decades above the history. Healthy logs of 8 workloads stay below 1.6 after their first steps; two is out of reach."""
 ABOVE_RECORD = 1.0
 """Decades above any level that lasted before: a norm that comes back from a dip has not exploded."""
-MIN_HISTORY = 3
-"""Explosions often come within the first ten steps, so three finite norms are history enough for a hundredfold rise."""
+MIN_HISTORY = 1
+"""Explosions often come within the first steps, so even one finite norm is a history for a hundredfold rise;"""
+SURE_HISTORY = 3
+"""but with fewer norms than this only damage counts, not how long it lasts: many runs start with tiny gradients."""
+EARLY_DAMAGE = 3.0
+"""Loss within an explosion of the first steps, relative to the loss before, that counts as damage."""
 SPIKE_STEPS = 10
 """An excursion that is over within this many steps and leaves no damage is a spike, not an explosion."""
+RETURNS_MIN = 3
+"""A run that ends while the norm is up has exploded if it was up for at least this many steps."""
 SLOW = 3.0
 """Decades between the lowest and a later lasting level, for growth too slow to leave its recent history."""
 BLOCKS = 50
 LOSS_WINDOW = 50
-RECURRENT = ("weight_hh", "recurrent", "rnn", "lstm", "gru")
 
 
 @dataclass(frozen=True)
@@ -88,8 +95,10 @@ def _judge(series: Series, rows: np.ndarray, x: np.ndarray, excursion: Excursion
         return None
     start, end = int(rows[excursion.start]), int(rows[excursion.end]) if excursion.returned else len(series)
     nonfinite = bool((~np.isfinite(series.norm[start : end + SPIKE_STEPS])).any())
-    damaged = _loss_damage(series.loss, start, end)
-    lasting = excursion.length > SPIKE_STEPS or (not excursion.returned and excursion.length >= RETURNS_MIN)
+    early = excursion.start < SURE_HISTORY
+    damaged = _early_damage(series.loss, start, end) if early else _loss_damage(series.loss, start, end)
+    long = excursion.length > SPIKE_STEPS or (not excursion.returned and excursion.length >= RETURNS_MIN)
+    lasting = long and not early
     if not (lasting or nonfinite or damaged):
         return None
     onset = excursion.start
@@ -108,10 +117,6 @@ def _judge(series: Series, rows: np.ndarray, x: np.ndarray, excursion: Excursion
     )
 
 
-RETURNS_MIN = 3
-"""A run that ends while the norm is up has exploded if it was up for at least this many steps."""
-
-
 def _loss_damage(loss: np.ndarray, start: int, end: int) -> bool | None:
     """Whether the loss after ``end`` is lastingly above the loss before ``start``."""
     before = loss[max(0, start - LOSS_WINDOW) : start]
@@ -126,12 +131,20 @@ def _loss_damage(loss: np.ndarray, start: int, end: int) -> bool | None:
     return bool(rise > max(6 * noise_sd(before), 0.25 * abs(float(np.median(before)) - best), 0.02 * abs(best)))
 
 
+def _early_damage(loss: np.ndarray, start: int, end: int) -> bool | None:
+    """Whether the loss within the explosion is far above the few losses before it."""
+    before, within = median_of(loss[:start]), loss[start:end]
+    if math.isnan(before) or not len(within):
+        return None
+    return bool(not np.isfinite(within).any() or median_of(within) > EARLY_DAMAGE * abs(before))
+
+
 def _slow_growth(series: Series, rows: np.ndarray, x: np.ndarray) -> list[Explosion]:
     """Growth by a few per cent a step takes its history along: compare lasting levels instead, and ask the loss."""
     if len(x) < 2 * BLOCKS:
         return []
     edges = np.linspace(0, len(x), BLOCKS + 1).astype(int)
-    level = np.array([np.median(x[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True)])
+    level = np.array([np.median(x[a:b]) for a, b in itertools.pairwise(edges)])
     low = int(np.argmin(level[:-1]))
     up = level[low:] - level[low]
     high = np.flatnonzero((up >= SLOW) & (level[low:] >= level[0] + SLOW - 1))
@@ -180,12 +193,6 @@ def _finding(run: Run, explosion: Explosion, count: int) -> Finding:
     )
 
 
-def is_recurrent(name: str) -> bool:
-    """Whether a parameter's name says that it is a recurrent weight."""
-    lower = name.lower()
-    return any(mark in lower for mark in RECURRENT) and "weight_ih" not in lower and "bias" not in lower
-
-
 def _cause(explosion: Explosion, leaders: list[Contributor], peak: float, steps: int) -> str:
     subject = f"{leaders[0].name}: gradient norm" if leaders else "Total gradient norm"
     before, high = (leaders[0].before, leaders[0].peak) if leaders else (explosion.base, peak)
@@ -194,7 +201,7 @@ def _cause(explosion: Explosion, leaders: list[Contributor], peak: float, steps:
     if explosion.nonfinite:
         seen += ", then a gradient became NaN or Inf"
     elif explosion.damaged:
-        seen += ", and the loss did not recover"
+        seen += ", and the loss rose with it"
     elif explosion.damaged is False:
         seen += "; the loss kept its level"
     if leaders and is_recurrent(leaders[0].name):
@@ -211,9 +218,6 @@ def _remedies(explosion: Explosion, leaders: list[Contributor]) -> tuple[str, ..
     flag = clip_flag(limit, skip=explosion.nonfinite)
     remedies = [f"Run again with {flag} ({origin})."]
     if leaders and is_recurrent(leaders[0].name):
-        remedies.append(
-            "Initialise the recurrent weight as an orthogonal matrix, or scale it so that its spectral radius is at most 1."
-        )
-        remedies.append("Shorten the sequences, or truncate the backpropagation through time.")
+        remedies.extend(recurrent_remedies())
     remedies.append("Lower the learning rate by a factor of 3 to 10, or warm it up over the first few hundred steps.")
     return tuple(remedies)

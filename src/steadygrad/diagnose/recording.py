@@ -27,7 +27,7 @@ def too_short(run: Run) -> Iterable[Finding]:
             severity="info",
             title=f"Too short to judge: {len(run):,} step{'' if len(run) == 1 else 's'}",
             evidence={"steps": len(run), "needed": MIN_ROWS},
-            cause=f"A judgement needs at least {MIN_ROWS} steps; only NaN, Inf, skipped steps and missing gradients were looked for.",
+            cause=f"A judgement needs at least {MIN_ROWS} steps; only NaN, Inf, skips and missing gradients were looked for.",
             remedies=("Run for more steps.",),
         )
 

@@ -40,14 +40,14 @@ class Series:
 def series_of(run: Run) -> list[Series]:
     """The curves of each optimizer of the run that has at least one row."""
     found: list[Series] = []
-    for index in np.unique(run.optimizer):
+    for index in sorted({int(i) for i in run.optimizer}):
         rows = np.flatnonzero(run.optimizer == index)
         norm = np.asarray(run.total_norm[rows], dtype=np.float64)
         stale = _stale(norm, measured=bool(run.names))
         usable = np.full(len(rows), np.nan) if stale else norm
         found.append(
             Series(
-                optimizer=int(index),
+                optimizer=index,
                 rows=rows,
                 step=run.step[rows],
                 loss=np.asarray(run.loss[rows], dtype=np.float64),
@@ -66,5 +66,5 @@ def _stale(norm: np.ndarray, *, measured: bool) -> str:
         return ""
     if not finite.any():
         return "is 0 in every step"
-    repeats = float(np.mean(np.diff(finite) == 0))
+    repeats = float(np.mean(finite[1:] == finite[:-1]))
     return f"repeats the value of the step before in {repeats:.0%} of the steps" if repeats >= STALE_SHARE else ""

@@ -34,11 +34,11 @@ def many_skips(run: Run) -> Iterable[Finding]:
             step=int(series.step[np.flatnonzero(skipped)[0]]),
             evidence={"skipped": int(skipped.sum()), "share_skipped": share, "longest_run": longest},
             cause=(
-                f"{share:.0%} of the steps changed nothing, up to {longest} in a row; a learning-rate schedule that counts them runs ahead"
-                " of the training. What makes the gradients non-finite comes back."
+                f"{share:.0%} of the steps changed nothing, up to {longest} in a row; a learning-rate schedule that counts them"
+                " runs ahead of the training. What makes the gradients non-finite comes back."
             ),
             remedies=(
-                "Remove the cause rather than skip: see the non-finite finding, lower the learning rate, or train in bfloat16 or float32.",
+                "Remove the cause rather than skip: lower the learning rate, or train in bfloat16 or float32.",
                 'Stop instead of going on: --policy "skip_nonfinite(max_consecutive=10)".',
             ),
         )

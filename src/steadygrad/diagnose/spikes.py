@@ -70,6 +70,7 @@ def _finding(run: Run, series: Series, rows: np.ndarray, found: list[Excursion])
     }
     many = f"{len(found)} spikes" if len(found) > 1 else "One spike"
     name = f" ({leaders[0].name} carries {leaders[0].share:.0%} of it)" if leaders else ""
+    low, high = short(float(10**highest.base)), short(float(series.norm[peak_row]))
     return Finding(
         slug="spike",
         severity="warning",
@@ -78,8 +79,8 @@ def _finding(run: Run, series: Series, rows: np.ndarray, found: list[Excursion])
         step=steps[0],
         evidence=evidence,
         cause=(
-            f"The norm rose from {short(float(10**highest.base))} to {short(float(series.norm[peak_row]))}{name} and came back within"
-            f" {SPIKE_STEPS} steps. Usual reasons are an unusual batch, or a learning rate near the stability limit."
+            f"The norm rose from {low} to {high}{name} and came back within {SPIKE_STEPS} steps."
+            " Usual reasons are an unusual batch, or a learning rate near the stability limit."
         ),
         remedies=(
             f"Run again with {clip_flag(limit)} ({origin}), which touches about 1 % of the ordinary steps.",

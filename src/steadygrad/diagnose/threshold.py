@@ -10,7 +10,7 @@ from steadygrad.decision import Reason
 from steadygrad.diagnose.finding import Evidence, Finding
 from steadygrad.diagnose.numbers import median_of, short
 from steadygrad.diagnose.series import Series, series_of
-from steadygrad.diagnose.suggest import max_norm_from
+from steadygrad.diagnose.suggest import clip_flag, max_norm_from
 from steadygrad.runs import Run
 
 ALWAYS = 0.9
@@ -57,6 +57,7 @@ def _evidence(run: Run, series: Series, late: slice, share: float, suggested: fl
 def _always(run: Run, series: Series, late: slice, share: float) -> Finding:
     suggested, origin = max_norm_from(series.norm[late], PERCENTILE)
     evidence = _evidence(run, series, late, share, suggested)
+    norm, limit = short(median_of(series.norm[late])), short(median_of(run.threshold[series.rows][late]))
     factor = median_of(run.coefficient[series.rows][late])
     return Finding(
         slug="threshold-always-binds",
@@ -64,11 +65,11 @@ def _always(run: Run, series: Series, late: slice, share: float) -> Finding:
         title=f"The clipping threshold bound in {share:.0%} of the steps",
         evidence=evidence,
         cause=(
-            f"The median norm is {short(median_of(series.norm[late]))}, the threshold {short(median_of(run.threshold[series.rows][late]))}: with plain SGD"
-            f" this is a learning rate {short(1 / factor) if factor > 0 else 'many'} times smaller and a step of fixed length, not a safety net."
+            f"The median norm is {norm}, the threshold {limit}: with plain SGD this is a learning rate"
+            f" {short(1 / factor) if factor > 0 else 'many'} times smaller and a step of fixed length, not a safety net."
         ),
         remedies=(
-            f'For a safety net run again with --policy "clip_by_global_norm({suggested!r})" ({PERCENTILE:g}th percentile; {origin}).',
+            f"For a safety net run again with {clip_flag(suggested)} ({origin}).",
             "If the run only trains with this threshold, lower the learning rate instead and warm it up.",
         ),
     )
@@ -76,12 +77,13 @@ def _always(run: Run, series: Series, late: slice, share: float) -> Finding:
 
 def _never(run: Run, series: Series, late: slice) -> Finding:
     suggested, origin = max_norm_from(series.norm[late], PERCENTILE)
+    limit = short(median_of(run.threshold[series.rows][late]))
     largest = float(np.max(series.norm[late][np.isfinite(series.norm[late])]))
     return Finding(
         slug="threshold-never-binds",
         severity="info",
         title="The clipping threshold never bound",
         evidence=_evidence(run, series, late, 0.0, suggested),
-        cause=f"The largest norm is {short(largest)}, the threshold {short(median_of(run.threshold[series.rows][late]))}; nothing was clipped after the warm-up.",
-        remedies=(f'For a closer safety net use --policy "clip_by_global_norm({suggested!r})" ({origin}).',),
+        cause=f"The largest norm is {short(largest)}, the threshold {limit}; nothing was clipped after the warm-up.",
+        remedies=(f"For a closer safety net use {clip_flag(suggested)} ({origin}).",),
     )
