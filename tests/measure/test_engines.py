@@ -73,7 +73,7 @@ def test_float32_squares_that_overflow_or_vanish(engine, values):
     for size in (1, 5000):  # the small path and the row path
         grads = [torch.tensor(values * size)]
         readings = measure(grads, layout_of(grads), NEEDS, params=grads, engine=choose(grads, engine))
-        assert_agree(readings, twin(grads), 1e-5)  # float32 rounding within rows of equal elements, the worst case
+        assert_agree(readings, twin(grads), 2e-6)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
