@@ -201,7 +201,7 @@ def _cause(run: Run, series: Series, first: FirstBad, before: float, bad: np.nda
 
 
 def _remedies(run: Run, series: Series, first: FirstBad, all_skipped: bool) -> tuple[str, ...]:
-    limit, origin = max_norm_from(series.norm[: first.row], 90)
+    limit, origin = max_norm_from(series.norm[: first.row], 50)
     remedies = [] if all_skipped else [f"Run again with {clip_flag(limit, skip=True)} ({origin})."]
     if (carriers := carriers_before(run, series, first)) and is_recurrent(carriers[0].name):
         remedies.extend(recurrent_remedies())

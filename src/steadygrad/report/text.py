@@ -1,0 +1,155 @@
+"""The report as text, for a terminal or a log file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from steadygrad.diagnose import Finding
+from steadygrad.diagnose.numbers import names_text
+from steadygrad.report.numbers import plain, short
+from steadygrad.report.summary import Summary, summarise
+from steadygrad.runs import Run
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MAX_WIDTH, MIN_WIDTH = 120, 40
+LARGEST = 8
+"""Parameters listed, those with the largest share of the norm first."""
+BLOCKS, ASCII_BLOCKS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588", "_.-=+*%@"
+
+
+def text_report(runs: Sequence[Run], *, width: int = 80, unicode: bool = True) -> str:
+    """The report on one or more runs as text of a fixed width, without colours.
+
+    Args:
+        runs: the runs, in the order in which they are reported.
+        width: characters per line, 40 to 120.
+        unicode: false for a terminal or file that takes only ASCII.
+
+    Returns:
+        The text; no line is longer than ``width`` and none ends in a blank.
+    """
+    # Inside the function: rich takes longer to import than a short report takes to make.
+    from rich.console import Console
+
+    buffer = io.StringIO()
+    wide = max(MIN_WIDTH, min(MAX_WIDTH, width))
+    console = Console(file=buffer, width=wide, color_system=None, force_terminal=False, legacy_windows=False, highlight=False)
+    for number, summary in enumerate(summarise(runs)):
+        if number:
+            console.print()
+        _print_run(console, summary, wide, unicode)
+    text = "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+    return text if unicode else text.encode("ascii", "backslashreplace").decode("ascii")
+
+
+def _print_run(console: Console, summary: Summary, width: int, unicode: bool) -> None:
+    from rich.rule import Rule
+
+    console.print(Rule(_text(summary.label), characters="-" if not unicode else "\u2500", align="left"))
+    _labelled(console, "verdict", summary.verdict.verdict)
+    _labelled(console, "why", summary.verdict.why)
+    _labelled(console, "next", summary.verdict.next)
+    console.print()
+    _labelled(console, "run", _totals(summary))
+    _labelled(console, "policy", str(summary.run.meta.get("policy") or "none (observed only)"))
+    for problem in summary.run.problems:
+        _labelled(console, "note", problem)
+    _curves(console, summary.run, width, unicode)
+    for finding in summary.findings:
+        _finding(console, finding)
+    if summary.parameters:
+        console.print()
+        console.print(_table(summary, unicode))
+
+
+def _text(value: str):  # type: ignore[no-untyped-def]
+    """Text that rich does not parse for markup."""
+    from rich.text import Text
+
+    return Text(plain(value))
+
+
+def _labelled(console: Console, label: str, value: str) -> None:
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=8)
+    grid.add_column(overflow="fold")
+    grid.add_row(_text(label), _text(value))
+    console.print(grid)
+
+
+def _totals(summary: Summary) -> str:
+    t = summary.totals
+    parts = [f"{int(t['steps']):,} steps", f"loss {short(t['first_loss'])} -> {short(t['final_loss'])}"]
+    parts.append(f"gradient norm median {short(t['median_norm'])}, max {short(t['max_norm'])}")
+    parts += [f"{int(t[key]):,} {key.split('_')[0]}" for key in ("nonfinite_steps", "clipped_steps", "skipped_steps") if t[key]]
+    return "; ".join(parts)
+
+
+def _curves(console: Console, run: Run, width: int, unicode: bool) -> None:
+    norm = np.where(run.total_norm > 0, run.total_norm, np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        curves = (("loss", run.loss), ("log norm", np.log10(norm)))
+    for label, values in curves:
+        if np.isfinite(values).any() and len(run) > 1:
+            _labelled(console, label, sparkline(values, width - 10, ascii_only=not unicode))
+
+
+def sparkline(values: np.ndarray, width: int, *, ascii_only: bool = False) -> str:
+    """A curve in one line: the maximum of each bin as one of eight heights; ``!`` where a value is not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> sparkline(np.array([0.0, 1.0, 2.0, np.nan, 7.0]), 5, ascii_only=True)
+        '_.-!@'
+    """
+    marks = ASCII_BLOCKS if ascii_only else BLOCKS
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return ""
+    low, high = float(finite.min()), float(finite.max())
+    bins = np.array_split(values, min(width, len(values)))
+    line = ""
+    for part in bins:
+        if not np.isfinite(part).all():
+            line += "!"
+        else:
+            share = 0.0 if high == low else (float(part.max()) - low) / (high - low)
+            line += marks[min(7, int(share * 8))]
+    return line
+
+
+def _finding(console: Console, finding: Finding) -> None:
+    console.print()
+    step = "" if finding.step is None else f", from step {finding.step:,}"
+    console.print(_text(f"[{finding.severity}] {finding.title} ({finding.slug}{step})"))
+    if finding.where:
+        _labelled(console, "  where", names_text(finding.where, 6))
+    _labelled(console, "  cause", finding.cause)
+    for number, remedy in enumerate(finding.remedies):
+        _labelled(console, "  do" if not number else "  or", remedy)
+
+
+def _table(summary: Summary, unicode: bool):  # type: ignore[no-untyped-def]
+    from rich import box
+    from rich.table import Table
+
+    shown = sorted(summary.parameters, key=lambda p: -p.share if p.share == p.share else 1.0)[:LARGEST]
+    table = Table(box=box.SIMPLE_HEAD if unicode else box.ASCII, pad_edge=False)
+    table.add_column("parameter", overflow="ellipsis" if unicode else "fold", ratio=1)
+    for title in ("median", "max", "last", "share", "update/w"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for p in shown:
+        share = "-" if p.share != p.share else f"{p.share:.0%}"
+        cells = (short(p.median), short(p.maximum), short(p.last), share, short(p.update_ratio))
+        table.add_row(_text(p.name), *(_text(cell) for cell in cells))
+    if len(summary.parameters) > len(shown):
+        table.caption = f"{len(summary.parameters) - len(shown)} more parameters in the HTML and JSON reports"
+    return table
