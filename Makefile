@@ -15,7 +15,7 @@ help:  ## Show the targets
 $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing steadygrad and its tools into $(VENV); the first time takes a few minutes."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[dev]"
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq --progress-bar off -c constraints.txt -e ".[dev]"
 	@touch $(STAMP)
 	@echo "Installed."
 

@@ -17,12 +17,12 @@ from torch.nn import functional as F
 
 # -----------------------------------------------------------------------------
 # configuration; every value can be changed on the command line: --lr 0.01
-steps = 3000
+steps = 4500
 batch_size = 50
 lr = 0.03
 momentum = 0.9
 hidden = 100
-log_every = 200
+log_every = 300
 seed = 0
 # -----------------------------------------------------------------------------
 config = {k: v for k, v in globals().items() if isinstance(v, int | float) and not k.startswith("_")}
