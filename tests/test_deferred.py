@@ -39,7 +39,7 @@ def test_the_module_keeps_its_real_loader(waiting):
 
 
 def test_looking_for_the_module_is_not_importing_it(waiting):
-    hook, calls, _ = waiting
+    _hook, calls, _ = waiting
     assert importlib.util.find_spec("awaited").origin.endswith("awaited.py")
     assert importlib.util.find_spec("awaited_by_nobody") is None
     assert calls == []
@@ -48,7 +48,7 @@ def test_looking_for_the_module_is_not_importing_it(waiting):
 
 
 def test_an_import_that_fails_is_waited_for_again(waiting):
-    hook, calls, folder = waiting
+    _hook, calls, folder = waiting
     (folder / "broken").touch()
     with pytest.raises(ZeroDivisionError):
         importlib.import_module("awaited")

@@ -46,6 +46,13 @@ atexit.register(print, "bye")
 os.kill(os.getpid(), signal.SIGINT)
 for i in range(9**9): pass
 """,
+    "interrupt-and-exec": """
+import atexit, collections, os, signal
+atexit.register(collections.namedtuple, "A", "b")
+os.kill(os.getpid(), signal.SIGINT)
+for i in range(9**9): pass
+""",
+    "interrupt-subclass": "class Stop(KeyboardInterrupt): pass\nraise Stop",
     "atexit": """
 import atexit, pickle, sys
 class A: pass

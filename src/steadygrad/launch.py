@@ -15,6 +15,7 @@ import atexit
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -89,11 +90,22 @@ class Watching:
             self._watch = watch
 
     def _end(self) -> None:
-        """End the watch and speak; an ``atexit`` function."""
+        """The ``atexit`` function."""
         if _getpid() != self._pid:
             return
         self._torch.remove()
         error, self._error = self._error, None
+        try:
+            self._conclude(error)
+        finally:
+            if type(error) is KeyboardInterrupt:
+                # CPython remembers that Ctrl-C ended the program, to die of SIGINT in the end; whatever executes text
+                # (a dataclass in a module imported above) makes it forget, and this makes it remember.
+                with suppress(KeyboardInterrupt):
+                    exec("raise KeyboardInterrupt")
+
+    def _conclude(self, error: BaseException | None) -> None:
+        """End the watch and speak."""
         if self._session is None:
             self._place.give_back()
             _say([("not recorded", self._refused or _no_torch(error))])

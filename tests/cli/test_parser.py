@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steadygrad.cli.parser import build_parser, parse
+from steadygrad.cli.parser import LOG_FORMATS, build_parser, parse
+from steadygrad.importing import FORMATS
 
 OPTIONS = {
     "diagnose": ["--json", "RUN"],
@@ -28,6 +29,10 @@ def test_commands_and_options_are_frozen():
         for name, parser in commands().items()
     }
     assert found == OPTIONS
+
+
+def test_formats_are_those_that_can_be_read():
+    assert sorted(LOG_FORMATS) == sorted(FORMATS)
 
 
 @pytest.mark.parametrize("name", [None, *OPTIONS])

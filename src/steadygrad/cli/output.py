@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -34,6 +35,20 @@ def show(text: str) -> None:
     """Print on stdout; what its encoding lacks is replaced rather than an error."""
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "replace").decode(encoding).rstrip("\n"))
+
+
+def width() -> int:
+    """Columns of the terminal, within 40 to 120; 80 where stdout is no terminal (the variable ``COLUMNS`` counts)."""
+    return min(max(shutil.get_terminal_size((80, 24)).columns, 40), 120)
+
+
+def takes_unicode() -> bool:
+    """Whether stdout can show more than ASCII."""
+    try:
+        "─█".encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def as_json(value: Any) -> str:

@@ -34,6 +34,7 @@ _RUN_EXAMPLES = """examples:
 """
 
 _VALUE_OPTIONS = ("--policy", "--record")
+LOG_FORMATS = ("csv", "tensorboard", "trainer_state")
 
 
 class Parser(argparse.ArgumentParser):
@@ -163,4 +164,4 @@ def _add_import(commands: Any) -> None:
     )
     importer.add_argument("file", metavar="FILE", help="the log")
     importer.add_argument("--to", metavar="DIR", help="directory of the new run (default: runs/NAME-OF-FILE)")
-    importer.add_argument("--format", choices=("csv", "tensorboard", "hf"), help="default: found from the file")
+    importer.add_argument("--format", choices=LOG_FORMATS, help="kind of log (default: found out from the file)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from steadygrad.cli.output import as_json, one_line_errors, show, write_file
+from steadygrad.cli.output import as_json, one_line_errors, show, takes_unicode, width, write_file
 from steadygrad.report import html_report, json_report, text_report
 from steadygrad.runs import load_run
 
@@ -24,5 +24,5 @@ def call(options: argparse.Namespace) -> int:
         elif options.json is not None:
             write_file(options.json, as_json(json_report(runs)) + "\n", option="--json")
         if options.html is None and options.json is None:
-            show(text_report(runs))
+            show(text_report(runs, width=width(), unicode=takes_unicode()))
     return 0
