@@ -66,5 +66,5 @@ def _stale(norm: np.ndarray, *, measured: bool) -> str:
         return ""
     if not finite.any():
         return "is 0 in every step"
-    repeats = float(np.mean(finite[1:] == finite[:-1]))
+    repeats = np.count_nonzero(finite[1:] == finite[:-1]) / (len(finite) - 1)
     return f"repeats the value of the step before in {repeats:.0%} of the steps" if repeats >= STALE_SHARE else ""

@@ -62,9 +62,9 @@ def heat(step: np.ndarray, grad_norm: np.ndarray, present: np.ndarray) -> Heat:
         grad_norm: shape ``(r, n)``.
         present: shape ``(r, n)``; where false the norm means nothing.
     """
-    rows, n = grad_norm.shape
+    rows, n = len(grad_norm), int(grad_norm.shape[1])
     columns = max(1, min(rows, HEAT_COLUMNS, HEAT_CELLS // max(1, n)))
-    edges = np.linspace(0, rows, columns + 1).astype(int)
+    edges = [k * rows // columns for k in range(columns + 1)]
     values, state = np.full((columns, n), np.nan), np.full((columns, n), NO_GRADIENT, dtype=np.int8)
     for k in range(columns):
         part, there = grad_norm[edges[k] : edges[k + 1]], present[edges[k] : edges[k + 1]]
@@ -80,4 +80,4 @@ def heat(step: np.ndarray, grad_norm: np.ndarray, present: np.ndarray) -> Heat:
     floor = float(lowest.min()) - 1 if len(lowest) else 0.0
     log_norm = np.where(np.isneginf(log_norm), floor, log_norm)
     log_norm[state != OK] = np.nan
-    return Heat(step[edges[:-1]], log_norm.T, state.T)
+    return Heat(step[edges[:-1]], np.transpose(log_norm), np.transpose(state))

@@ -49,8 +49,8 @@ def heat_figure(summary: Summary) -> Figure | None:
     every = max(1, -(-n // MAX_LABELS))
     ticks = y[::every]
     layout = {
-        "height": int(min(MAX_HEIGHT, max(MIN_HEIGHT, n * ROW_HEIGHT + 70))),
-        "margin": {"l": 8, "r": 8, "t": 8, "b": 44},
+        "height": int(min(MAX_HEIGHT, max(MIN_HEIGHT, n * ROW_HEIGHT + 92))),
+        "margin": {"l": 8, "r": 8, "t": 30, "b": 44},
         "xaxis": {"title": {"text": "step"}, "showgrid": False},
         "yaxis": {
             "autorange": "reversed",

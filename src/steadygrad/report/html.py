@@ -64,11 +64,11 @@ def _page(title: str, content: str, figures: dict[str, Any]) -> str:
 
 
 def embedded(value: Any) -> str:
-    """JSON that is safe inside a script element: no character can end the element or start a comment.
+    r"""JSON that is safe inside a script element: no character can end the element or start a comment.
 
     Example:
         >>> print(embedded("</script>"))
-        "\\u003c/script\\u003e"
+        "\u003c/script\u003e"
     """
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

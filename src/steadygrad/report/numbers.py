@@ -23,11 +23,11 @@ def short(value: float | None) -> str:
 
 
 def plain(text: object) -> str:
-    """Text without control characters, which a terminal or a page could obey: they are shown as escapes.
+    r"""Text without control characters, which a terminal or a page could obey: they are shown as escapes.
 
     Example:
-        >>> plain("a\\x1b[31mb")
-        'a\\\\x1b[31mb'
+        >>> plain("a\x1b[31mb")
+        'a\\x1b[31mb'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 

@@ -27,6 +27,7 @@
     for (const key of Object.keys(layout)) {
       if (/^[xy]axis\d*$/.test(key)) Object.assign(layout[key], { gridcolor: line, linecolor: line, zerolinecolor: line });
     }
+    for (const note of layout.annotations || []) note.bgcolor = colour("--card");
     if (narrow.matches) small(figure, layout);
     return layout;
   }
@@ -47,7 +48,8 @@
     return figure.data.map((trace, i) => (i ? trace : { ...trace, colorbar: bar }));
   }
 
-  const options = { responsive: true, displaylogo: false, displayModeBar: narrow.matches ? false : "hover" };
+  const options = { responsive: true, displaylogo: false, displayModeBar: narrow.matches ? false : "hover",
+    modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]] };
   function draw() {
     for (const [id, figure] of Object.entries(figures)) {
       const place = document.getElementById(id);

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import Any
+from typing import Any, cast
 
 from steadygrad.diagnose import Finding
 from steadygrad.report.figures import COLOURS
@@ -95,11 +95,12 @@ def _finding(finding: Finding) -> str:
     evidence = "".join(
         f"<tr><th scope=row>{text(key.replace('_', ' '))}</th><td>{text(_value(value))}</td></tr>"
         for key, value in finding.evidence.items()
+        if value != []
     )
     table = f'<h4>Evidence</h4><div class="scroll"><table class="evidence">{evidence}</table></div>' if evidence else ""
     remedies = "".join(f"<li>{_commands(remedy)}</li>" for remedy in finding.remedies)
     return (
-        f'<details class="finding"{" open" if finding.severity == "error" else ""}><summary>'
+        f'<details class="finding"><summary>'
         f'<span class="badge {finding.severity}">{WORDS[finding.severity]}</span> {text(finding.title)}'
         f' <span class="slug">{text(finding.slug)}{step}</span></summary>\n<p>{text(finding.cause)}</p>{where}{table}'
         f"<h4>What to do</h4><ol>{remedies}</ol></details>\n"
@@ -121,7 +122,8 @@ def _details(summary: Summary, number: int, figures: set[str]) -> str:
         keys = "".join(f'<li><span class="swatch" style="background:{c}"></span>{n}</li>' for n, c in STATES.values())
         parts.append(
             "<h3>Gradient norm per parameter</h3><p>log10 of the norm before clipping; parameters in model order,"
-            f' maximum over the steps of a column.</p>\n<div class="figure" id="heat-{number}"></div>\n<ul class="key">{keys}</ul>\n'
+            " maximum over the steps of a column.</p>\n"
+            f'<div class="figure" id="heat-{number}"></div>\n<ul class="key">{keys}</ul>\n'
         )
     elif summary.run.names or len(summary.run):
         parts.append("<p>No gradient norm per parameter was recorded, so there is no heat map.</p>\n")
@@ -152,6 +154,8 @@ def _row(p: Parameter) -> str:
     numel = math.prod(p.shape) if p.shape is not None else -1
     share = "-" if math.isnan(p.share) else f"{p.share:.1%}"
     values = ((p.median, short(p.median)), (p.maximum, short(p.maximum)), (p.first, short(p.first)), (p.last, short(p.last)))
+    if p.nonfinite and math.isnan(p.last):
+        values = (*values[:3], (p.last, "NaN"))
     cells = (*values, (p.share, share), (p.update_ratio, short(p.update_ratio)), (p.nonfinite, f"{p.nonfinite:,}"))
     numbers = "".join(f'<td data-v="{_sort_key(value)}">{text(shown)}</td>' for value, shown in cells)
     return f'<tr><th scope="row">{text(p.name)}</th><td data-v="{numel}">{text(shape)}</td>{numbers}</tr>\n'
@@ -163,23 +167,19 @@ def _sort_key(value: float) -> str:
 
 def _environment(summary: Summary) -> str:
     meta = summary.run.meta
-    environment = meta.get("environment")
-    items: list[tuple[str, object]] = [("run", summary.run.path), ("policy", meta.get("policy") or "none (observed only)")]
-    argv = meta.get("argv")
-    items.append(("command", " ".join(_strings(argv)) if isinstance(argv, list) else argv))
+    argv = cast("list[Any] | str | None", meta.get("argv"))
+    environment = cast("dict[str, Any] | None", meta.get("environment"))
+    items: list[tuple[str, Any]] = [("run", str(summary.run.path)), ("policy", meta.get("policy") or "none (observed only)")]
+    items.append(("command", " ".join(map(str, argv)) if isinstance(argv, list) else argv))
     items += [(key, meta.get(key)) for key in ("status", "created", "cwd", "git_commit", "git_dirty", "source")]
     if isinstance(environment, dict):
-        items += [(str(key), value) for key, value in environment.items()]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        items += [(str(key), value) for key, value in environment.items()]
     rows = "".join(
-        f"<tr><th scope=row>{text(key.replace('_', ' '))}</th><td>{text(value if isinstance(value, (str, int)) else _json(value))}</td></tr>"
+        f"<tr><th scope=row>{text(key.replace('_', ' '))}</th><td>{text(_json(value))}</td></tr>"
         for key, value in items
         if value not in (None, "", [])
     )
     return f'<details><summary>Environment</summary><div class="scroll"><table class="evidence">{rows}</table></div></details>\n'
-
-
-def _strings(values: Iterable[object]) -> list[str]:
-    return [str(value) for value in values]
 
 
 def _json(value: object) -> str:

@@ -69,6 +69,8 @@ def _healthy(run: Run) -> Verdict:
         parts.append("the gradient norm was not recorded, only the loss was judged")
     if math.isfinite(first) and math.isfinite(last):
         parts.append(f"the loss went from {short(first)} to {short(last)}")
+    else:
+        parts.append("the loss was not recorded")
     text = "; ".join(parts)
     why = f"{text[0].upper()}{text[1:]}."
     if stuck:
