@@ -146,7 +146,7 @@ def test_a_broken_watcher_switches_itself_off_and_says_so(tmp_path, monkeypatch)
         raise RuntimeError("no measure today")
 
     with sg.watch(tmp_path / "run") as session:
-        monkeypatch.setattr("steadygrad.guard.measure", broken)
+        monkeypatch.setattr("steadygrad.guard.loop.measure", broken)
         losses, _ = plain_loop()
     assert losses == bare_losses
     assert "watch-off" in session.notes[0]
@@ -157,7 +157,7 @@ def test_a_broken_protection_is_loud(tmp_path, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("no measure today")
 
-    monkeypatch.setattr("steadygrad.guard.measure", broken)
+    monkeypatch.setattr("steadygrad.guard.loop.measure", broken)
     with pytest.raises(RuntimeError, match="no measure today"), sg.watch(tmp_path / "run", policy=sg.skip_nonfinite()):
         plain_loop()
 

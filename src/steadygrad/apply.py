@@ -144,15 +144,15 @@ def fold(optimizer: Optimizer, *, scale: Any = None, skip: Any = None) -> Callab
     Returns:
         A function that must be called after the step; it puts both attributes back as they were.
     """
-    before = {name: getattr(optimizer, name, None) for name in ("grad_scale", "found_inf")}
+    set_already = {name: vars(optimizer)[name] for name in ("grad_scale", "found_inf") if name in vars(optimizer)}
     device = next(p.device for g in optimizer.param_groups for p in g["params"])
     changed: dict[str, Tensor] = {}
     if scale is not None:
         inverse = 1.0 / _as_tensor(scale, device).double().clamp(min=_TINY)
-        changed["grad_scale"] = (inverse if before["grad_scale"] is None else inverse * before["grad_scale"]).float()
+        changed["grad_scale"] = (inverse if (other := set_already.get("grad_scale")) is None else inverse * other).float()
     if skip is not None:  # the kernel tests for exactly 1
         flag = _as_tensor(skip, device).float()
-        changed["found_inf"] = flag if before["found_inf"] is None else ((flag + before["found_inf"].to(device)) > 0).float()
+        changed["found_inf"] = flag if (other := set_already.get("found_inf")) is None else ((flag + other.to(device)) > 0).float()
     for name, value in changed.items():
         setattr(optimizer, name, value)
 
@@ -160,10 +160,10 @@ def fold(optimizer: Optimizer, *, scale: Any = None, skip: Any = None) -> Callab
         for name, value in changed.items():
             if getattr(optimizer, name, None) is not value:
                 continue  # somebody else has set or deleted it meanwhile
-            if before[name] is None:
-                delattr(optimizer, name)
+            if name in set_already:  # a GradScaler deletes what it has set, even where it set None
+                setattr(optimizer, name, set_already[name])
             else:
-                setattr(optimizer, name, before[name])
+                delattr(optimizer, name)
 
     return restore
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from steadygrad.readings import Layout
+
 
 def parameter_names(optimizer: Optimizer, model: nn.Module | None = None, *, search: bool = False) -> list[str]:
     """One name per parameter of ``optimizer``, in the order of its parameter groups.
@@ -31,6 +33,17 @@ def parameter_names(optimizer: Optimizer, model: nn.Module | None = None, *, sea
             _add(named, module.named_parameters())
     positions = [(g, i) for g, group in enumerate(optimizer.param_groups) for i in range(len(group["params"]))]
     return _unique([named.get(id(p), f"group{g}.param{i}") for p, (g, i) in zip(params, positions, strict=True)])
+
+
+def layout_of(optimizer: Optimizer, model: nn.Module | None = None) -> Layout:
+    """Names, groups, shapes and dtypes of an optimizer's parameters; names are searched for where there is no model."""
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    return Layout(
+        names=tuple(parameter_names(optimizer, model, search=model is None)),
+        groups=tuple(i for i, group in enumerate(optimizer.param_groups) for _ in group["params"]),
+        shapes=tuple(tuple(p.shape) for p in params),
+        dtypes=tuple(str(p.dtype).removeprefix("torch.") for p in params),
+    )
 
 
 def _add(named: dict[int, str], pairs: Iterable[tuple[str, Tensor]]) -> None:

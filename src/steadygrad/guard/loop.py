@@ -18,13 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
-from steadygrad.apply import can_fold, can_fold_skip, clamp_, coalesced_grad, fold, loss_scale, scale_, scaler_found_inf, withhold
+from steadygrad.apply import loss_scale
 from steadygrad.decision import Decision, Reason
 from steadygrad.errors import ArgumentError, ArgumentTypeError, NonFiniteGradientError
+from steadygrad.guard.effects import Effects
+from steadygrad.guard.values import as_tensor, to_host
 from steadygrad.measure.checkup import Checkup
 from steadygrad.measure.nonfinite import describe_nonfinite
 from steadygrad.measure.select import Engine, choose, measure
-from steadygrad.names import parameter_names
+from steadygrad.names import layout_of
 from steadygrad.policy import Policy, State
 from steadygrad.readings import Layout, Readings
 from steadygrad.record import Recorder, StepRecord
@@ -92,9 +94,7 @@ class Guard:
         self._params: list[Tensor] = []
         self._layout = Layout(())
         self._engine: Engine | None = None
-        self._undo: list[Callable[[], None]] = []
-        self._skipped: Any = False
-        self._num_skipped: Any = 0
+        self._effects = Effects(optimizer)
         self._pending = False
         self._index: int | None = None
         self._owns_recorder = record is not None and not isinstance(record, Recorder)
@@ -115,25 +115,25 @@ class Guard:
     @property
     def skipped(self) -> bool:
         """Whether the last step was skipped. On a GPU, asking waits for the device."""
-        return bool(self._skipped)
+        return bool(self._effects.skipped)
 
     @property
     def num_skipped(self) -> int:
         """How many steps were skipped. On a GPU, asking waits for the device."""
-        return int(self._num_skipped)
+        return int(self._effects.num_skipped)
 
     def detach(self) -> None:
         """Take the hooks off the optimizer and close the run that this guard opened."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._release()
+        self._effects.release()
         if self.recorder is not None and self._owns_recorder:
             self.recorder.close()
 
     def before(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> tuple[Any, Any] | None:
         """What happens before ``optimizer.step(*args, **kwargs)``; new arguments where there is a closure to wrap."""
-        self._release()
+        self._effects.release()
         kwargs = kwargs or {}
         # a step that is wrapped by another passes itself as the first argument of its hooks
         rest = args[1:] if args and args[0] is self.optimizer else args
@@ -148,7 +148,7 @@ class Guard:
 
     def after(self) -> None:
         """What happens after the step: everything borrowed is given back, and the step is recorded."""
-        self._release()
+        self._effects.release()
         if self._pending:
             self._pending = False
             self._write_record()
@@ -156,7 +156,7 @@ class Guard:
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on bit for bit: plain numbers, text and tensors (loads with ``weights_only=True``)."""
         states = self._states or self._loaded or []
-        flat = {f"{i}.{key}": torch.from_numpy(np.array(_to_host(v))) for i, state in enumerate(states) for key, v in state.items()}
+        flat = {f"{i}.{key}": as_tensor(v) for i, state in enumerate(states) for key, v in state.items()}
         return {"policy": repr(self.policy), "num_steps": self.num_steps, "num_skipped": self.num_skipped, "state": flat}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -171,7 +171,7 @@ class Guard:
                 f"make the Guard with the same policy",
                 slug="state-mismatch",
             )
-        self.num_steps, self._num_skipped = state["num_steps"], state["num_skipped"]
+        self.num_steps, self._effects.num_skipped = state["num_steps"], state["num_skipped"]
         self._states, self._loaded = None, [{} for _ in self._stages]
         for key, value in state["state"].items():
             stage, name = key.split(".", 1)
@@ -189,10 +189,10 @@ class Guard:
         def wrapped() -> Any:
             with torch.enable_grad():
                 loss = closure()
-            self._release()
+            self._effects.release()
             self._react()
-            if restore is not None and self.skipped and restore not in self._undo:
-                self._undo.insert(0, restore)
+            if restore is not None and self.skipped:
+                self._effects.undo_with(restore)
             return loss
 
         return wrapped
@@ -203,39 +203,27 @@ class Guard:
             self.num_steps += 1
         self._pending = True
         grads = [p.grad for p in self._params]
-        scale = loss_scale(self.optimizer)
+        scale = to_host(loss_scale(self.optimizer))
         first: Readings | None = None
         whole = Decision()
-        self._skipped = self._scaler_skips()
-        for i, stage in enumerate(() if self._skipped is True else self._stages):
+        scaler_skips = self._effects.begin()
+        for i, stage in enumerate(() if scaler_skips else self._stages):
             readings = self._measure(grads, stage.needs, scale, i == 0)
             first = first or readings
             decision = self._decide(i, stage, readings)
             whole = whole.then(decision, readings.xp)
-            if self._carry_out(decision, grads, scale, last=i == len(self._stages) - 1):
+            if self._effects.carry_out(decision, self._params, scale, last=i == len(self._stages) - 1):
                 break
         self.readings = first or self._measure(grads, frozenset(), scale, True)
         self.decision = whole
         if self.readings.xp is np and not np.isfinite(self.readings.sum_sq.sum()):
             self._report_nonfinite(grads)
 
-    def _scaler_skips(self) -> Any:
-        """Whether a ``GradScaler`` has found Inf and keeps its fused optimizer from stepping."""
-        found = scaler_found_inf(self.optimizer)
-        if found is None or found.device.type != "cpu":
-            return False if found is None else found > 0
-        if not found.numpy():
-            return False
-        self._num_skipped = self._num_skipped + 1
-        return True
-
-    def _measure(self, grads: Sequence[Tensor | None], needs: frozenset[str], scale: Tensor | None, first: bool) -> Readings:
+    def _measure(self, grads: Sequence[Tensor | None], needs: frozenset[str], scale: Any, first: bool) -> Readings:
         if first and self._checkup is not None and self._checkup.due(self.num_steps):
             needs = needs | self._checkup.begin(self._params)
         readings = measure(grads, self._layout, needs, params=self._params, engine=self._engine)
-        if scale is None:
-            return readings
-        return readings.scaled(1.0 / (_to_host(scale) if readings.xp is np else scale.double()))
+        return readings if scale is None else readings.scaled(1.0 / scale)
 
     def _decide(self, i: int, stage: Policy, readings: Readings) -> Decision:
         if self._states is None:
@@ -265,50 +253,6 @@ class Guard:
                 slug="too-many-nonfinite",
             )
 
-    def _carry_out(self, decision: Decision, grads: Sequence[Tensor | None], scale: Tensor | None, *, last: bool) -> bool:
-        """Apply one decision; whether the step is known to be skipped."""
-        if decision.skip is not None and self._skip(decision.skip):
-            return True
-        held = [g for g in grads if g is not None]
-        if decision.scale is not None:
-            self._scale(decision, held, grads, last)
-        if decision.clamp is not None:
-            low, high = decision.clamp if scale is None else (bound * _to_host(scale) for bound in decision.clamp)
-            clamp_([coalesced_grad(p) for p in self._params if p.grad is not None], low, high)
-        return False
-
-    def _skip(self, skip: Any) -> bool:
-        if isinstance(skip, Tensor) and can_fold_skip(self.optimizer):
-            self._undo.append(fold(self.optimizer, skip=skip))
-            self._skipped = skip
-            self._num_skipped = self._num_skipped + skip.long()
-            return False
-        if not skip:  # waits for a GPU: an optimizer that is not fused can only be kept from stepping by the host
-            return False
-        self._undo.append(withhold(self.optimizer))
-        self._skipped = True
-        self._num_skipped = self._num_skipped + 1
-        return True
-
-    def _scale(self, decision: Decision, held: list[Tensor], grads: Sequence[Tensor | None], last: bool) -> None:
-        scale = decision.scale
-        if np.ndim(scale) == 0:
-            known = not isinstance(scale, Tensor)
-            if known and scale == 1.0:
-                return
-            small = known and scale < 1e-30
-            if last and decision.clamp is None and not small and self._foldable:
-                self._undo.append(fold(self.optimizer, scale=scale))
-                return
-        elif len(held) < len(grads):
-            there = np.flatnonzero([g is not None for g in grads])
-            scale = scale[torch.from_numpy(there).to(scale.device) if isinstance(scale, Tensor) else there]
-        scale_(held, scale)
-
-    def _release(self) -> None:
-        while self._undo:
-            self._undo.pop()()
-
     # ---- what the rows stand for ---------------------------------------------------------------------------------------
 
     def _refresh(self) -> None:
@@ -317,20 +261,15 @@ class Guard:
         if len(params) == len(self._params) and all(map(operator.is_, params, self._params)):
             return
         self._params = params
-        self._layout = Layout(
-            names=tuple(parameter_names(self.optimizer, self._model, search=self._model is None)),
-            groups=tuple(i for i, group in enumerate(self.optimizer.param_groups) for _ in group["params"]),
-            shapes=tuple(tuple(p.shape) for p in params),
-            dtypes=tuple(str(p.dtype).removeprefix("torch.") for p in params),
-        )
+        self._layout = layout_of(self.optimizer, self._model)
         self._engine = choose(params, self._engine_name)
-        self._foldable = can_fold(self.optimizer) and all(p.dtype is not torch.float64 for p in params)
+        self._effects.learn(params)
         if self.recorder is not None:
             self._register(self.recorder)
 
     def _register(self, recorder: Recorder) -> None:
         if self._index is None:
-            info = {"class": type(self.optimizer).__name__, "fused": self._foldable, "engine": self._engine and self._engine.name}
+            info = {"class": type(self.optimizer).__name__, "fused": self._effects.foldable, "engine": self._engine and self._engine.name}
             self._index = recorder.add_optimizer(self._layout, info)
         else:
             recorder.update_optimizer(self._index, self._layout)
@@ -343,7 +282,7 @@ class Guard:
             return
         loss = None if self._loss is None else self._loss()
         lr = self.optimizer.param_groups[0].get("lr")
-        record = StepRecord(self._index, self.num_steps, time.perf_counter(), self.readings, self.decision, loss, lr, self._skipped)
+        record = StepRecord(self._index, self.num_steps, time.perf_counter(), self.readings, self.decision, loss, lr, self._effects.skipped)
         self.recorder.step(record)
         if self._checkup is not None and self._checkup.begun:
             self._checkup.finish(self._index, self.num_steps, self._params, self.readings)
@@ -355,14 +294,6 @@ class Guard:
         if len(found["nan"]) + len(found["inf"]):
             message = f"{len(found['nan'])} gradients with NaN, {len(found['inf'])} with Inf, {len(found['finite'])} finite"
             self.recorder.event("nonfinite", step=self.num_steps, optimizer=self._index, message=message, **found)
-
-
-def _to_host(value: Any) -> Any:
-    """A CPU tensor as a NumPy scalar or array, without a dispatch; others as they are."""
-    if isinstance(value, Tensor):
-        array = value.detach().to("cpu").numpy()
-        return np.float64(array.reshape(())) if array.size == 1 else array
-    return value
 
 
 def _check(optimizer: Any, policy: Any) -> None:
