@@ -19,9 +19,8 @@ def targets(makefile):
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", ".ci/run"])
 def test_make_commands_in_the_documentation_exist(read, name):
-    named = {
-        word for words in re.findall(r"\bmake((?: [a-z]+)+)(?=`|\s*$|\s+#)", read(name), flags=re.M) for word in words.split()
-    }
+    calls = re.findall(r"\bmake((?: [a-z]+)+)(?=`|\s*$|\s+#)", read(name), flags=re.M)
+    named = {word for call in calls for word in call.split()}
     assert named - targets(read("Makefile")) == set()
     assert "test" in named
 
