@@ -27,6 +27,7 @@ from steadygrad.decide import (
     masked,
     skip_nonfinite,
 )
+from steadygrad.decide.arguments import show
 from steadygrad.errors import ArgumentError, ArgumentTypeError
 from steadygrad.policy import Policy
 from steadygrad.transforms import clip_by_value
@@ -81,7 +82,7 @@ def parse_policy(text: str) -> Policy:
         raise ArgumentTypeError(f"expected the text of a policy, got {type(text).__name__}", slug="policy-syntax")
     policy = _value(_tree(text.strip()), 0)
     if not isinstance(policy, Policy):
-        raise _syntax_error(f"expected a policy, got {policy!r}; policies are {', '.join(POLICIES)}")
+        raise _syntax_error(f"expected a policy, got {show(policy)}; policies are {', '.join(POLICIES)}")
     return policy
 
 

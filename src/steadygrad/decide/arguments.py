@@ -119,5 +119,7 @@ def norm_exponent(call: str, value: Any) -> float:
 
 def show(value: Any) -> str:
     """The value for a message, cut short."""
+    if isinstance(value, int) and value.bit_length() > 1024:  # Python itself refuses to print the longest ones
+        return f"an integer of {value.bit_length()} bits"
     text = repr(value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
