@@ -97,7 +97,12 @@ def test_events_are_there_before_the_flush(start, wait_for):
     wait_for(lambda: load_run(recorder.path).events)
     (event,) = load_run(recorder.path).events
     assert {key: event[key] for key in event if key != "time"} == {
-        **{"kind": "nonfinite", "step": 3, "optimizer": 0, "message": "NaN in a", "nan": ["a"], "norm": "NaN"}
+        "kind": "nonfinite",
+        "step": 3,
+        "optimizer": 0,
+        "message": "NaN in a",
+        "nan": ["a"],
+        "norm": "NaN",
     }
 
 

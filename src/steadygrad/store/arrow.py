@@ -45,8 +45,7 @@ def to_arrow(columns: Sequence[Column], table: Mapping[str, Values], width: int)
         if column.per_tensor and width == 0:
             continue
         values = _padded(table.get(column.name), rows, column, width)
-        mask = None if values.missing is None else values.missing.ravel()
-        array = pa.array(values.data.ravel(), type=_arrow_type(column), mask=mask)
+        array = _array(values, column)
         arrays[column.name] = pa.FixedSizeListArray.from_arrays(array, width) if column.per_tensor else array
     return pa.table(arrays).replace_schema_metadata({"format": FORMAT, "version": str(VERSION)})
 
@@ -64,9 +63,20 @@ def from_arrow(array: Any, column: Column) -> Values:
 
 
 def _plain_values(array: Any, column: Column) -> Values:
-    missing = None if array.null_count == 0 else array.is_null().to_numpy(zero_copy_only=False)
-    data = array.to_numpy(zero_copy_only=False)  # a null reads as NaN; only columns of floats have nulls
-    return Values(data.astype(column.kind, copy=False), missing)
+    """A flat Arrow array as NumPy arrays, from its buffers: ``to_numpy`` would import pandas."""
+    if array.type != _arrow_type(column):
+        array = array.cast(_arrow_type(column))
+    bits, buffer = array.buffers()
+    here = slice(array.offset, array.offset + len(array))
+    data = _unpack(buffer, here) if column.kind == "bool" else np.frombuffer(buffer or b"", dtype=column.kind)[here]
+    if array.null_count == 0:
+        return Values(data)
+    missing = ~_unpack(bits, here)
+    return Values(np.where(missing, np.array(np.nan if data.dtype.kind == "f" else 0, data.dtype), data), missing)
+
+
+def _unpack(buffer: Any, here: slice) -> np.ndarray:
+    return np.unpackbits(np.frombuffer(buffer or b"", np.uint8), bitorder="little", count=here.stop)[here].astype(bool)
 
 
 def _padded(values: Values | None, rows: int, column: Column, width: int) -> Values:
@@ -80,6 +90,16 @@ def _padded(values: Values | None, rows: int, column: Column, width: int) -> Val
         data[:, : values.data.shape[1]] = values.data
         missing[:, : values.data.shape[1]] = False if values.missing is None else values.missing
     return Values(data, missing)
+
+
+def _array(values: Values, column: Column) -> Any:
+    """A flat Arrow array, from its buffers: ``pyarrow.array`` would import pandas into the process that trains."""
+    data = np.ascontiguousarray(values.data, dtype=column.kind).ravel()
+    size = len(data)
+    bits = None if values.missing is None else pa.py_buffer(np.packbits(~values.missing.ravel(), bitorder="little"))
+    if column.kind == "bool":
+        data = np.packbits(data, bitorder="little")
+    return pa.Array.from_buffers(_arrow_type(column), size, [bits, pa.py_buffer(data)])
 
 
 def _arrow_type(column: Column) -> Any:
