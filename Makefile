@@ -49,7 +49,7 @@ bench: $(STAMP)  ## Time steadygrad against torch (several minutes)
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 docs: $(STAMP)  ## Build the documentation into site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -d build/doctrees docs site
 	@echo "Open $(CURDIR)/site/index.html in a browser."
 
 clean:  ## Remove everything that make can make again
