@@ -51,9 +51,10 @@ def _scalar_tags(events: Any, reader: Any) -> list[str]:
 def _points(events: Any, reader: Any, tag: str) -> list[tuple[int, float, float]]:
     if tag in events.Tags()[reader.SCALARS]:
         return [(each.step, each.wall_time, float(each.value)) for each in events.Scalars(tag)]
+    convert: Any = importlib.import_module("tensorboard.util.tensor_util")
     points: list[tuple[int, float, float]] = []
     for each in events.Tensors(tag):
-        value: Any = reader.tensor_util.make_ndarray(each.tensor_proto)
+        value: Any = convert.make_ndarray(each.tensor_proto)
         if value.size == 1:
             points.append((each.step, each.wall_time, float(value.reshape(()))))
     return points
