@@ -104,8 +104,8 @@ def lasting_rise(loss: np.ndarray) -> Rise | None:
 
 def _never_trained(loss: np.ndarray) -> Rise | None:
     """A run that is far above its very first loss at the end diverged at once: it has no healthy history to compare with."""
-    start, tail = float(np.median(loss[:3])), loss[-max(MIN_ROWS // 2, len(loss) // 5) :]
-    need = WORSE_THAN_START * abs(start)
+    start, tail = float(loss[0]), loss[-max(MIN_ROWS // 2, len(loss) // 5) :]
+    need = max(WORSE_THAN_START * abs(start), NOISE * noise_sd(tail))
     if float(np.quantile(tail, 0.1)) - start <= need:
         return None
     onset = int(np.flatnonzero(loss - start > need)[0])

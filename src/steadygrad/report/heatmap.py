@@ -14,7 +14,7 @@ from steadygrad.report.summary import Summary
 ROW_HEIGHT, MIN_HEIGHT, MAX_HEIGHT = 18, 160, 820
 MAX_LABELS = 45
 """Parameter names written beside the map; with more parameters every k-th one is named, the rest on hover."""
-LABEL_LENGTH = 34
+LABEL_LENGTH, PHONE_LABEL_LENGTH = 34, 15
 STATES = {NO_GRADIENT: ("no gradient", "#9aa1ab"), INF: ("Inf", "#ff8c1a"), NAN: ("NaN", "#e5263f")}
 """Colours that the map's own scale does not have."""
 
@@ -58,10 +58,11 @@ def heat_figure(summary: Summary) -> Figure | None:
             "showgrid": False,
             "tickmode": "array",
             "tickvals": ticks,
-            "ticktext": [_tail(run.names[i]) for i in ticks],
+            "ticktext": [_tail(run.names[i], LABEL_LENGTH) for i in ticks],
         },
     }
-    return strict({"data": data, "layout": layout, "kind": "heat"})
+    short_labels = [_tail(run.names[i], PHONE_LABEL_LENGTH) for i in ticks]
+    return strict({"data": data, "layout": layout, "kind": "heat", "short_labels": short_labels})
 
 
 def _states(state: np.ndarray, x: list[int], y: list[int]) -> dict[str, Any]:
@@ -86,6 +87,6 @@ def _ordered(step: np.ndarray) -> bool:
     return bool((np.diff(step) > 0).all())
 
 
-def _tail(name: str) -> str:
+def _tail(name: str, length: int) -> str:
     """The end of a long name, where the parameters differ."""
-    return safe(name if len(name) <= LABEL_LENGTH else f"...{name[-LABEL_LENGTH + 3 :]}")
+    return safe(name if len(name) <= length else f"...{name[3 - length :]}")

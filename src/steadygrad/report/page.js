@@ -34,7 +34,7 @@
 
   function small(figure, layout) {
     if (figure.kind === "heat") {
-      layout.yaxis.ticktext = layout.yaxis.ticktext.map((t) => (t.length > 15 && !t.includes("&") ? "..." + t.slice(-12) : t));
+      layout.yaxis.ticktext = figure.short_labels;
       layout.yaxis.tickfont = { size: 9 };
     } else {
       Object.assign(layout.margin, { l: 52, r: 6 });
