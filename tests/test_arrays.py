@@ -98,7 +98,7 @@ def test_a_step_that_must_not_be_taken_gives_none(policy, bad):
 def test_too_many_skips_raise_with_the_names():
     limiter = Limiter(skip_nonfinite(max_consecutive=1), names=["w", "b"])
     assert limiter(BAD) is None
-    with pytest.raises(NonFiniteGradientError, match=r"in a row.*: w;.*too-many-non-finite"):
+    with pytest.raises(NonFiniteGradientError, match=r"in a row.*: w;.*too-many-nonfinite"):
         limiter(BAD)
 
 

@@ -81,14 +81,28 @@ def test_every_policy_parses_back_to_its_own_text(policy):
 @example("clip_by_norm(1 is 1)")
 @example("f'{clip_by_norm}'")
 def test_arbitrary_text_raises_nothing_but_our_own_errors(text):
-    assert outcome(text) in {"policy", "policy-syntax", "policy-unknown", "policy-arguments", "threshold-invalid"}
+    assert outcome(text) in {
+        "policy",
+        "policy-syntax",
+        "policy-unknown",
+        "policy-arguments",
+        "threshold-invalid",
+        "norm-type-invalid",
+    }
 
 
 @given(
     st.sampled_from(sorted(POLICIES)), st.lists(st.sampled_from(["1", "-1", "inf", "nan", "'a'", "None", "True", "()", "chain"]))
 )
 def test_any_arguments_give_a_policy_or_an_error_of_our_own(name, arguments):
-    slugs = {"policy-expected", "policy-arguments", "threshold-invalid", "pattern-invalid", "masked-rewrites"}
+    slugs = {
+        "policy-expected",
+        "policy-arguments",
+        "threshold-invalid",
+        "pattern-invalid",
+        "masked-rewrites",
+        "norm-type-invalid",
+    }
     assert outcome(f"{name}({', '.join(arguments)})") in {"policy"} | slugs
 
 

@@ -159,7 +159,7 @@ class Limiter:
             self.decisions += (decision,)
             if decision.abort is not None and bool(decision.abort):
                 self.skipped = True
-                raise NonFiniteGradientError(_abort_message(readings), slug="too-many-non-finite")
+                raise NonFiniteGradientError(_abort_message(readings), slug="too-many-nonfinite")
             if decision.skip is not None and bool(decision.skip):
                 self.skipped = True
                 return None

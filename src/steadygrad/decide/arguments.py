@@ -14,19 +14,21 @@ from typing import Any
 from steadygrad.errors import ArgumentError, ArgumentTypeError
 
 SLUG = "threshold-invalid"
+NORM_SLUG = "norm-type-invalid"
 _SHOWN = 80
 _ZERO = "to leave parameters as they are set `requires_grad=False` or leave them out with `masked`"
 _NEGATIVE = "a negative number would turn the gradient round"
-_NAN = "NaN compares false with everything, so the limit would never bind"
+_NAN = "NaN compares false with everything"
 
 
-def number(call: str, name: str, value: Any) -> float:
+def number(call: str, name: str, value: Any, *, slug: str = SLUG) -> float:
     """The value as a float; NaN is refused.
 
     Args:
         call: the public function that was called, for the message.
         name: the argument's name, for the message.
         value: what came.
+        slug: the name of the problem.
 
     Returns:
         The number as a Python float.
@@ -41,13 +43,13 @@ def number(call: str, name: str, value: Any) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         kind = type(value).__name__
-        raise ArgumentTypeError(f"`{call}` expected `{name}` to be a number, got {show(value)} ({kind})", slug=SLUG)
+        raise ArgumentTypeError(f"`{call}` expected `{name}` to be a number, got {show(value)} ({kind})", slug=slug)
     try:
         result = float(value)
     except OverflowError:
-        raise ArgumentError(f"`{call}` expected `{name}` to fit a float, got {show(value)}; use `inf`", slug=SLUG) from None
+        raise ArgumentError(f"`{call}` expected `{name}` to fit a float, got {show(value)}; use `inf`", slug=slug) from None
     if math.isnan(result):
-        raise ArgumentError(f"`{call}` expected `{name}` to be a number, got nan: {_NAN}", slug=SLUG)
+        raise ArgumentError(f"`{call}` expected `{name}` to be a number, got nan: {_NAN}", slug=slug)
     return result
 
 
@@ -108,12 +110,12 @@ def norm_exponent(call: str, value: Any) -> float:
 
     Zero and negative exponents are refused: a "norm" of that kind does not bound the gradient.
     """
-    if value == "inf":
+    if isinstance(value, str) and value == "inf":
         return math.inf
-    result = number(call, "norm_type", value)
+    result = number(call, "norm_type", value, slug=NORM_SLUG)
     if result <= 0.0:
         message = f"`{call}` expected `norm_type` > 0, got {show(value)}: such a norm does not bound the gradient; use 2.0 or inf"
-        raise ArgumentError(message, slug=SLUG)
+        raise ArgumentError(message, slug=NORM_SLUG)
     return result
 
 
