@@ -88,3 +88,25 @@ EVENT_KINDS = {
     "warning": "something the reader should know; `slug` names it",
 }
 """Every event also has `time` (s since the start), `step`, `optimizer` and `message`."""
+
+RUN_FIELDS = {
+    "schema": "name and version of this format",
+    "status": "`running`, `finished`, `crashed` or `interrupted`; a run that was killed still says `running`",
+    "created": "when the run began, UTC, ISO 8601",
+    "ended": "when it ended, likewise",
+    "seconds": "how long it took",
+    "argv": "command line of the script",
+    "cwd": "directory that it was started in; empty if unknown",
+    "git_commit": "commit of that directory; null if unknown",
+    "git_dirty": "whether tracked files differed from the commit; null if unknown",
+    "policy": "text of the policy; empty where the run was only observed",
+    "environment": "versions of Python, of the system and of the libraries that were imported",
+    "optimizers": "one object per optimizer, in the order of the column `optimizer`",
+    "parameters": "name, shape, dtype, numel, optimizer and group, in the order of the per-tensor columns",
+    "steps": "rows that were written",
+    "dropped": "rows that could not be written",
+    "problem": "the first thing that went wrong while writing, in words; null: nothing",
+    "error": "type and message of what ended the run; null: nothing",
+    "imported": "source, format and column names of the log that the run was made from; only there where it was",
+}
+"""What ``run.json`` holds. `ended`, `seconds` and `steps` to `error` are there once the run has ended."""

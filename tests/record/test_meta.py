@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import subprocess
@@ -6,6 +7,7 @@ import sys
 import pytest
 
 from steadygrad.record.meta import environment, git_state, new_meta
+from steadygrad.schema import RUN_FIELDS
 
 
 @pytest.fixture
@@ -60,3 +62,11 @@ assert len(load_run(import_log(*sys.argv[1:]))) == 1
 sys.exit(bool({"torch", "pandas", "tensorboard"} & set(sys.modules)))
 """
     assert subprocess.run([sys.executable, "-c", code, log, tmp_path / "run"], check=False).returncode == 0
+
+
+def test_every_field_of_run_json_is_described(start):
+    recorder = start("a")
+    recorder.close()
+    meta = json.loads((recorder.path / "run.json").read_text())
+    assert set(meta) == set(RUN_FIELDS) - {"imported"}
+    assert set(meta["parameters"][0]) == {"name", "shape", "dtype", "numel", "optimizer", "group"}

@@ -6,6 +6,7 @@ device and shape are stacked there and fetched together: one wait for the device
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -119,7 +120,7 @@ def gather(values: Sequence[Any], width: int | None = None) -> np.ndarray:
         elif value is not None and np.size(value) == wanted:
             out[i] = np.reshape(np.asarray(value, np.float64), out.shape[1:])
     for (device, _, shape), index in stacks.items():
-        if int(np.prod(shape, dtype=np.int64)) == wanted:
+        if math.prod(shape) == wanted:
             out[index] = np.reshape(_fetch([values[i] for i in index], device), (len(index), *out.shape[1:]))
     return out
 
@@ -154,9 +155,9 @@ def _optional(values: Sequence[Any]) -> Values:
 
 def _size(value: Any) -> int:
     """Number of elements; 0 where there is no value."""
-    if value is None:
-        return 0
-    return int(np.prod(tuple(getattr(value, "shape", ())), dtype=np.int64))
+    if value is None or isinstance(value, (float, int)):
+        return value is not None
+    return math.prod(getattr(value, "shape", ()))
 
 
 class _Slots:
