@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,13 +13,17 @@ import numpy as np
 from steadygrad.diagnose import Finding
 from steadygrad.diagnose.numbers import names_text
 from steadygrad.report.numbers import plain, short
-from steadygrad.report.summary import Summary, summarise
+from steadygrad.report.summary import Parameter, Summary, summarise
 from steadygrad.runs import Run
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
 MAX_WIDTH, MIN_WIDTH = 120, 40
+WIDE = 72
+"""Width from which all columns of the table fit beside a readable name."""
 LARGEST = 8
 """Parameters listed, those with the largest share of the norm first."""
 BLOCKS, ASCII_BLOCKS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588", "_.-=+*%@"
@@ -40,49 +46,59 @@ def text_report(runs: Sequence[Run], *, width: int = 80, unicode: bool = True) -
     buffer = io.StringIO()
     wide = max(MIN_WIDTH, min(MAX_WIDTH, width))
     console = Console(file=buffer, width=wide, color_system=None, force_terminal=False, legacy_windows=False, highlight=False)
+    out = Out(console, wide, unicode)
     for number, summary in enumerate(summarise(runs)):
         if number:
             console.print()
-        _print_run(console, summary, wide, unicode)
+        _print_run(out, summary)
     text = "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
-    return text if unicode else text.encode("ascii", "backslashreplace").decode("ascii")
+    return text if unicode else text.replace("\u2026", "~")
 
 
-def _print_run(console: Console, summary: Summary, width: int, unicode: bool) -> None:
+@dataclass(frozen=True)
+class Out:
+    """Where a report is printed: the console, its width, and whether it shows more than ASCII."""
+
+    console: Console
+    width: int
+    unicode: bool
+
+    def text(self, value: str) -> Text:
+        """Text that rich does not parse for markup, in characters that the console can show."""
+        from rich.text import Text
+
+        shown = plain(value)
+        return Text(shown if self.unicode else shown.encode("ascii", "backslashreplace").decode("ascii"))
+
+
+def _print_run(out: Out, summary: Summary) -> None:
     from rich.rule import Rule
 
-    console.print(Rule(_text(summary.label), characters="-" if not unicode else "\u2500", align="left"))
-    _labelled(console, "verdict", summary.verdict.verdict)
-    _labelled(console, "why", summary.verdict.why)
-    _labelled(console, "next", summary.verdict.next)
-    console.print()
-    _labelled(console, "run", _totals(summary))
-    _labelled(console, "policy", str(summary.run.meta.get("policy") or "none (observed only)"))
+    out.console.print(Rule(out.text(summary.label), characters="-" if not out.unicode else "\u2500", align="left"))
+    _labelled(out, "verdict", summary.verdict.verdict)
+    _labelled(out, "why", summary.verdict.why)
+    _labelled(out, "next", summary.verdict.next)
+    out.console.print()
+    _labelled(out, "run", _totals(summary))
+    _labelled(out, "policy", str(summary.run.meta.get("policy") or "none (observed only)"))
     for problem in summary.run.problems:
-        _labelled(console, "note", problem)
-    _curves(console, summary.run, width, unicode)
+        _labelled(out, "note", problem)
+    _curves(out, summary.run)
     for finding in summary.findings:
-        _finding(console, finding)
+        _finding(out, finding)
     if summary.parameters:
-        console.print()
-        console.print(_table(summary, unicode))
+        out.console.print()
+        out.console.print(_table(out, summary))
 
 
-def _text(value: str):  # type: ignore[no-untyped-def]
-    """Text that rich does not parse for markup."""
-    from rich.text import Text
-
-    return Text(plain(value))
-
-
-def _labelled(console: Console, label: str, value: str) -> None:
+def _labelled(out: Out, label: str, value: str) -> None:
     from rich.table import Table
 
     grid = Table.grid(padding=(0, 1))
     grid.add_column(width=8)
     grid.add_column(overflow="fold")
-    grid.add_row(_text(label), _text(value))
-    console.print(grid)
+    grid.add_row(out.text(label), out.text(value))
+    out.console.print(grid)
 
 
 def _totals(summary: Summary) -> str:
@@ -93,13 +109,13 @@ def _totals(summary: Summary) -> str:
     return "; ".join(parts)
 
 
-def _curves(console: Console, run: Run, width: int, unicode: bool) -> None:
+def _curves(out: Out, run: Run) -> None:
     norm = np.where(run.total_norm > 0, run.total_norm, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         curves = (("loss", run.loss), ("log norm", np.log10(norm)))
     for label, values in curves:
         if np.isfinite(values).any() and len(run) > 1:
-            _labelled(console, label, sparkline(values, width - 10, ascii_only=not unicode))
+            _labelled(out, label, sparkline(values, out.width - 10, ascii_only=not out.unicode))
 
 
 def sparkline(values: np.ndarray, width: int, *, ascii_only: bool = False) -> str:
@@ -126,30 +142,36 @@ def sparkline(values: np.ndarray, width: int, *, ascii_only: bool = False) -> st
     return line
 
 
-def _finding(console: Console, finding: Finding) -> None:
-    console.print()
+def _finding(out: Out, finding: Finding) -> None:
+    out.console.print()
     step = "" if finding.step is None else f", from step {finding.step:,}"
-    console.print(_text(f"[{finding.severity}] {finding.title} ({finding.slug}{step})"))
+    out.console.print(out.text(f"[{finding.severity}] {finding.title} ({finding.slug}{step})"))
     if finding.where:
-        _labelled(console, "  where", names_text(finding.where, 6))
-    _labelled(console, "  cause", finding.cause)
+        _labelled(out, "  where", names_text(finding.where, 6))
+    _labelled(out, "  cause", finding.cause)
     for number, remedy in enumerate(finding.remedies):
-        _labelled(console, "  do" if not number else "  or", remedy)
+        _labelled(out, "  do" if not number else "  or", remedy)
 
 
-def _table(summary: Summary, unicode: bool):  # type: ignore[no-untyped-def]
+def _table(out: Out, summary: Summary) -> Table:
     from rich import box
     from rich.table import Table
 
-    shown = sorted(summary.parameters, key=lambda p: -p.share if p.share == p.share else 1.0)[:LARGEST]
-    table = Table(box=box.SIMPLE_HEAD if unicode else box.ASCII, pad_edge=False)
-    table.add_column("parameter", overflow="ellipsis" if unicode else "fold", ratio=1)
-    for title in ("median", "max", "last", "share", "update/w"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for p in shown:
-        share = "-" if p.share != p.share else f"{p.share:.0%}"
-        cells = (short(p.median), short(p.maximum), short(p.last), share, short(p.update_ratio))
-        table.add_row(_text(p.name), *(_text(cell) for cell in cells))
+    shown = sorted(summary.parameters, key=lambda p: 1.0 if math.isnan(p.share) else -p.share)[:LARGEST]
+    table = Table(box=box.SIMPLE_HEAD if out.unicode else box.ASCII, pad_edge=False)
+    table.add_column("parameter", overflow="ellipsis", no_wrap=True, ratio=1)
+    titles = ("median", "max", "share", "last", "update/w")[: 5 if out.width >= WIDE else 3]
+    rows = [_cells(p)[: len(titles)] for p in shown]
+    for title, column in zip(titles, zip(*rows, strict=True), strict=True):
+        table.add_column(title, justify="right", no_wrap=True, min_width=max(map(len, (title, *column))))
+    for p, cells in zip(shown, rows, strict=True):
+        table.add_row(out.text(p.name), *(out.text(cell) for cell in cells))
     if len(summary.parameters) > len(shown):
         table.caption = f"{len(summary.parameters) - len(shown)} more parameters in the HTML and JSON reports"
     return table
+
+
+def _cells(p: Parameter) -> tuple[str, ...]:
+    last = "NaN" if p.nonfinite and math.isnan(p.last) else short(p.last)
+    share = "-" if math.isnan(p.share) else f"{p.share:.0%}"
+    return short(p.median), short(p.maximum), share, last, short(p.update_ratio)
