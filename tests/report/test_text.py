@@ -47,3 +47,14 @@ def test_a_sparkline_keeps_the_peak_and_marks_what_is_not_finite():
 
 def test_no_runs_give_an_empty_text():
     assert text_report([]).strip() == ""
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_numbers_are_never_cut_and_names_keep_their_end(width):
+    names = tuple(f"a.very.long.module.path.that.goes.on.and.on.block.{i}.weight" for i in range(9))
+    norms = np.exp(np.random.default_rng(0).normal(0, 0.1, (30, 9))) * 1.23456e7
+    text = text_report([make_run(grad_norm=norms, loss=np.linspace(2, 1, 30), names=names)], width=width)
+    table = text[text.index("parameter ") :]
+    assert table.count(".weight") == 8
+    assert table.count("e+07") >= 16
+    assert max(map(len, table.splitlines())) <= width

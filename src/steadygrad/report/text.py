@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MAX_WIDTH, MIN_WIDTH = 120, 40
 WIDE = 72
 """Width from which all columns of the table fit beside a readable name."""
+MIN_NAME = 8
 LARGEST = 8
 """Parameters listed, those with the largest share of the norm first."""
 BLOCKS, ASCII_BLOCKS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588", "_.-=+*%@"
@@ -159,13 +160,17 @@ def _table(out: Out, summary: Summary) -> Table:
 
     shown = sorted(summary.parameters, key=lambda p: 1.0 if math.isnan(p.share) else -p.share)[:LARGEST]
     table = Table(box=box.SIMPLE_HEAD if out.unicode else box.ASCII, pad_edge=False)
-    table.add_column("parameter", overflow="ellipsis", no_wrap=True, ratio=1)
+    table.add_column("parameter", no_wrap=True)
     titles = ("median", "max", "share", "last", "update/w")[: 5 if out.width >= WIDE else 3]
     rows = [_cells(p)[: len(titles)] for p in shown]
-    for title, column in zip(titles, zip(*rows, strict=True), strict=True):
-        table.add_column(title, justify="right", no_wrap=True, min_width=max(map(len, (title, *column))))
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    for title, width in zip(titles, widths, strict=True):
+        table.add_column(title, justify="right", no_wrap=True, min_width=width)
+    # Numbers are never cut. Of a long name the end stays, for that is where parameters differ.
+    room = max(MIN_NAME, out.width - sum(widths) - 3 * len(widths) - 4)
     for p, cells in zip(shown, rows, strict=True):
-        table.add_row(out.text(p.name), *(out.text(cell) for cell in cells))
+        name = out.text(p.name).plain
+        table.add_row(out.text(name if len(name) <= room else f"...{name[3 - room :]}"), *(out.text(cell) for cell in cells))
     if len(summary.parameters) > len(shown):
         table.caption = f"{len(summary.parameters) - len(shown)} more parameters in the HTML and JSON reports"
     return table
