@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 MAX_WIDTH, MIN_WIDTH = 120, 40
-WIDE = 72
-"""Width from which all columns of the table fit beside a readable name."""
+WIDE, MIDDLE = 72, 50
+"""Widths from which five and three columns of the table fit beside a readable name."""
 MIN_NAME = 8
 LARGEST = 8
 """Parameters listed, those with the largest share of the norm first."""
@@ -161,7 +161,7 @@ def _table(out: Out, summary: Summary) -> Table:
     shown = sorted(summary.parameters, key=lambda p: 1.0 if math.isnan(p.share) else -p.share)[:LARGEST]
     table = Table(box=box.SIMPLE_HEAD if out.unicode else box.ASCII, pad_edge=False)
     table.add_column("parameter", no_wrap=True)
-    titles = ("median", "max", "share", "last", "update/w")[: 5 if out.width >= WIDE else 3]
+    titles = ("median", "max", "share", "last", "update/w")[: 5 if out.width >= WIDE else 3 if out.width >= MIDDLE else 2]
     rows = [_cells(p)[: len(titles)] for p in shown]
     widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
     for title, width in zip(titles, widths, strict=True):
