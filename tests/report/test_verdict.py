@@ -1,10 +1,12 @@
 """The verdict in three sentences."""
 
 import numpy as np
+import pytest
 from helpers import make_run
 
 from steadygrad.diagnose import Finding, diagnose
 from steadygrad.report import verdict_of
+from steadygrad.report.verdict import loss_ends
 
 
 def healthy(rows=200, **changes):
@@ -33,6 +35,20 @@ def test_a_healthy_run_is_called_healthy():
 def test_a_loss_that_did_not_fall_is_not_praised():
     verdict = verdict_of(healthy(loss=np.full(200, 2.3)), [])
     assert verdict.verdict == "No instability in 200 steps, but the loss did not fall."
+
+
+def test_a_protected_run_says_what_the_policy_did():
+    run = healthy(threshold=1.4, meta={"policy": "clip_by_global_norm(1.4)"})
+    assert run.coefficient.min() < 1
+    assert f"scaled the gradient in {(run.coefficient < 1).mean():.0%} of the steps" in verdict_of(run, []).next
+
+
+def test_a_loss_that_was_lost_does_not_end_with_its_last_number():
+    loss = np.linspace(2, 1, 200)
+    loss[150:] = np.nan
+    first, last = loss_ends(healthy(loss=loss))
+    assert first == pytest.approx(1.95, abs=0.01)
+    assert np.isnan(last)
 
 
 def test_notes_do_not_spoil_a_healthy_verdict():

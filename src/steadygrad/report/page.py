@@ -12,7 +12,7 @@ from steadygrad.diagnose import Finding
 from steadygrad.report.figures import COLOURS
 from steadygrad.report.heatmap import STATES
 from steadygrad.report.numbers import plain, short
-from steadygrad.report.summary import Parameter, Summary
+from steadygrad.report.summary import Parameter, Summary, loss_text
 
 MAX_TABLE = 2000
 """Rows of a parameter table; a model with more shows those with the largest norms."""
@@ -75,7 +75,7 @@ def _totals(summary: Summary) -> str:
     t = summary.totals
     items = [
         ("steps", f"{int(t['steps']):,}"),
-        ("loss", f"{short(t['first_loss'])} \u2192 {short(t['final_loss'])}"),
+        ("loss", loss_text(t, "\u2192")),
         ("median norm", short(t["median_norm"])),
         ("max norm", short(t["max_norm"])),
         ("clipped", f"{int(t['clipped_steps']):,}"),

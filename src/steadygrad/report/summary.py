@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import numpy as np
 
 from steadygrad.decision import Reason
 from steadygrad.diagnose import Finding, diagnose
+from steadygrad.report.numbers import short
 from steadygrad.report.verdict import Verdict, loss_ends, verdict_of
 from steadygrad.runs import Run
 
@@ -86,6 +88,19 @@ def totals_of(run: Run) -> dict[str, float]:
         "clipped_steps": int(np.sum(run.reason == int(Reason.CLIPPED))),
         "skipped_steps": int(np.sum(run.skipped)),
     }
+
+
+def loss_text(totals: dict[str, float], arrow: str) -> str:
+    """First and final loss in words; ``NaN`` for a loss that was known and then got lost.
+
+    Example:
+        >>> loss_text({"first_loss": 2.3, "final_loss": float("nan")}, "->")
+        '2.3 -> NaN'
+    """
+    first, last = totals["first_loss"], totals["final_loss"]
+    if math.isnan(first):
+        return "not recorded"
+    return f"{short(first)} {arrow} {'NaN' if math.isnan(last) else short(last)}"
 
 
 def parameters_of(run: Run) -> list[Parameter]:

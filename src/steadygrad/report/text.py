@@ -13,7 +13,7 @@ import numpy as np
 from steadygrad.diagnose import Finding
 from steadygrad.diagnose.numbers import names_text
 from steadygrad.report.numbers import plain, short
-from steadygrad.report.summary import Parameter, Summary, summarise
+from steadygrad.report.summary import Parameter, Summary, loss_text, summarise
 from steadygrad.runs import Run
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _labelled(out: Out, label: str, value: str) -> None:
 
 def _totals(summary: Summary) -> str:
     t = summary.totals
-    parts = [f"{int(t['steps']):,} steps", f"loss {short(t['first_loss'])} -> {short(t['final_loss'])}"]
+    parts = [f"{int(t['steps']):,} steps", f"loss {loss_text(t, '->')}"]
     parts.append(f"gradient norm median {short(t['median_norm'])}, max {short(t['max_norm'])}")
     parts += [f"{int(t[key]):,} {key.split('_')[0]}" for key in ("nonfinite_steps", "clipped_steps", "skipped_steps") if t[key]]
     return "; ".join(parts)

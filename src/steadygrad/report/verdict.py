@@ -77,16 +77,23 @@ def _healthy(run: Run) -> Verdict:
         advice = "The loss did not fall: check the learning rate, the data and the labels."
         return Verdict(f"No instability in {len(run):,} steps, but the loss did not fall.", why, advice, "info")
     advice = "Nothing to do."
-    if len(norms) >= LOSS_WINDOW:
+    if run.meta.get("policy"):
+        clipped, skipped = float((run.coefficient < 1).mean()), int(run.skipped.sum())
+        advice = f"Nothing to do; the policy scaled the gradient in {clipped:.0%} of the steps and skipped {skipped:,}."
+    elif len(norms) >= LOSS_WINDOW:
         limit = float(f"{float(np.quantile(norms, 0.99)):.2g}")
         advice = f'Nothing to do; for a safety net, --policy "clip_by_global_norm({limit!r})" (99th percentile of this run).'
     return Verdict(f"No instability in {len(run):,} steps.", why, advice)
 
 
 def loss_ends(run: Run) -> tuple[float, float]:
-    """Median loss of the first and of the last tenth of a run (20 steps at most); NaN where there is none."""
+    """Median loss of the first and of the last tenth of a run (20 steps at most); NaN where there is none.
+
+    A run whose last losses are all NaN ends with NaN, not with the last number before it.
+    """
     finite = run.loss[np.isfinite(run.loss)]
     if not len(finite):
         return math.nan, math.nan
     width = max(1, min(LOSS_WINDOW, len(finite) // 10))
-    return float(np.median(finite[:width])), float(np.median(finite[-width:]))
+    ended = np.isfinite(run.loss[-max(LOSS_WINDOW, len(run) // 10) :]).any()
+    return float(np.median(finite[:width])), float(np.median(finite[-width:])) if ended else math.nan
