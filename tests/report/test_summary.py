@@ -48,9 +48,17 @@ def test_the_heat_map_keeps_peaks_and_the_worst_state():
     norms = np.ones((10_000, 2), np.float32)
     norms[5000, 0], norms[7000, 1] = 1000.0, np.nan
     grid = heat(np.arange(10_000), norms, np.ones((10_000, 2), bool))
-    assert grid.log_norm.shape[1] == 600
+    assert grid.log_norm.shape[1] == 601
     assert grid.log_norm[0].max() == pytest.approx(3.0)
     assert (grid.state == NAN).sum() == 1
+
+
+def test_the_heat_map_does_not_hide_an_explosion_under_its_nan():
+    norms = np.ones((10_000, 1), np.float32)
+    norms[7000:7003, 0], norms[7003:, 0] = 1e6, np.nan
+    grid = heat(np.arange(10_000), norms, np.ones((10_000, 1), bool))
+    assert np.nanmax(grid.log_norm) == pytest.approx(6.0)
+    assert grid.x[grid.state[0] == NAN][0] == 7003
 
 
 @given(y=arrays(np.float64, st.integers(0, 400), elements=st.floats(-1e6, 1e6)), bins=st.integers(1, 20))

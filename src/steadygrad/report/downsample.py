@@ -57,6 +57,8 @@ class Heat:
 def heat(step: np.ndarray, grad_norm: np.ndarray, present: np.ndarray) -> Heat:
     """The heat map of the gradient norms, by maximum over bins of consecutive rows.
 
+    A bin ends before the first NaN or Inf, so that what led to it is not hidden under it.
+
     Args:
         step: shape ``(r,)``.
         grad_norm: shape ``(r, n)``.
@@ -64,7 +66,8 @@ def heat(step: np.ndarray, grad_norm: np.ndarray, present: np.ndarray) -> Heat:
     """
     rows, n = len(grad_norm), int(grad_norm.shape[1])
     columns = max(1, min(rows, HEAT_COLUMNS, HEAT_CELLS // max(1, n)))
-    edges = [k * rows // columns for k in range(columns + 1)]
+    edges = sorted({k * rows // columns for k in range(columns + 1)} | _first_bad(grad_norm, present))
+    columns = len(edges) - 1
     values, state = np.full((columns, n), np.nan), np.full((columns, n), NO_GRADIENT, dtype=np.int8)
     for k in range(columns):
         part, there = grad_norm[edges[k] : edges[k + 1]], present[edges[k] : edges[k + 1]]
@@ -81,3 +84,12 @@ def heat(step: np.ndarray, grad_norm: np.ndarray, present: np.ndarray) -> Heat:
     log_norm = np.where(np.isneginf(log_norm), floor, log_norm)
     log_norm[state != OK] = np.nan
     return Heat(step[edges[:-1]], np.transpose(log_norm), np.transpose(state))
+
+
+def _first_bad(grad_norm: np.ndarray, present: np.ndarray, chunk: int = 4096) -> set[int]:
+    """The first row with a gradient that is not finite, in a set; empty if there is none."""
+    for start in range(0, len(grad_norm), chunk):
+        bad = (present[start : start + chunk] & ~np.isfinite(grad_norm[start : start + chunk])).any(axis=1)
+        if bad.any():
+            return {start + int(np.argmax(bad))}
+    return set()
