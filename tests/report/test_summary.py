@@ -48,7 +48,7 @@ def test_the_heat_map_keeps_peaks_and_the_worst_state():
     norms = np.ones((10_000, 2), np.float32)
     norms[5000, 0], norms[7000, 1] = 1000.0, np.nan
     grid = heat(np.arange(10_000), norms, np.ones((10_000, 2), bool))
-    assert grid.log_norm.shape[1] == 601
+    assert grid.log_norm.shape[1] == 600
     assert grid.log_norm[0].max() == pytest.approx(3.0)
     assert (grid.state == NAN).sum() == 1
 
