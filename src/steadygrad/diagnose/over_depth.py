@@ -25,7 +25,7 @@ from steadygrad.runs import Run
 MIN_MATRICES = 4
 """Fewer points than this make no trend."""
 MIN_ENDS = 2.0
-"""Decades from one end to the other. Convolutional nets and transformers measured at their start stay below one."""
+"""Decades from one end to the other. Small VGG-like nets and a 6-layer transformer gave 0.3 or less, a 10-layer tanh net 1.4."""
 SEVERE_ENDS = 5.0
 """Decades at which the small end no longer learns, whatever the optimizer."""
 MIN_SLOPE = 0.1

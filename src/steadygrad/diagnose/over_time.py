@@ -24,7 +24,7 @@ from steadygrad.diagnose.suggest import clip_flag, max_norm_from
 from steadygrad.runs import Run
 
 EXPLODED = 2.0
-"""Decades above the history. Healthy logs of 8 workloads stay below 1.6 after their first steps; two is out of reach."""
+"""Decades above the history. The largest rise in 124 real logs with a norm was 1.5, a single spike."""
 ABOVE_RECORD = 1.0
 """Decades above any level that lasted before: a norm that comes back from a dip has not exploded."""
 MIN_HISTORY = 1

@@ -36,6 +36,7 @@
     if (figure.kind === "heat") {
       layout.yaxis.ticktext = figure.short_labels;
       layout.yaxis.tickfont = { size: 9 };
+      layout.height += 60; // the colour bar lies above the map here
     } else {
       Object.assign(layout.margin, { l: 52, r: 6 });
     }
