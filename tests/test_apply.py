@@ -69,7 +69,15 @@ FUSED = [
     lambda p: torch.optim.AdamW(p, lr=0.1, fused=True),
     lambda p: torch.optim.Adagrad(p, lr=0.1, fused=True),
 ]
-IGNORANT = [torch.optim.RMSprop, torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adamax, torch.optim.Adadelta, torch.optim.SGD, torch.optim.AdamW]
+IGNORANT = [
+    torch.optim.RMSprop,
+    torch.optim.NAdam,
+    torch.optim.RAdam,
+    torch.optim.Adamax,
+    torch.optim.Adadelta,
+    torch.optim.SGD,
+    torch.optim.AdamW,
+]
 
 
 @pytest.mark.parametrize("make", FUSED)
@@ -131,7 +139,9 @@ def test_fold_multiplies_into_what_a_scaler_has_set():
     assert float(optimizer.grad_scale) == 4.0
 
 
-@pytest.mark.parametrize("make", [*IGNORANT, torch.optim.SparseAdam, torch.optim.LBFGS, torch.optim.ASGD, torch.optim.Rprop, torch.optim.Adafactor])
+@pytest.mark.parametrize(
+    "make", [*IGNORANT, torch.optim.SparseAdam, torch.optim.LBFGS, torch.optim.ASGD, torch.optim.Rprop, torch.optim.Adafactor]
+)
 def test_withhold_is_a_true_skip(make):
     params = weights()
     optimizer = make(params)

@@ -31,9 +31,9 @@ def test_clip_grad_norm_agrees_with_torch(foreach, norm_type, max_norm):
     norm = sg.clip_grad_norm_(ours, max_norm, norm_type, foreach=foreach)
     expected = torch.nn.utils.clip_grad_norm_(theirs, max_norm, norm_type)
     assert norm.dtype is expected.dtype
-    torch.testing.assert_close(norm, expected, rtol=2e-6, atol=0)
+    torch.testing.assert_close(norm, expected, rtol=5e-6, atol=0)  # torch adds 1-norms one by one
     for p, q in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(p.grad, q.grad, rtol=3e-6, atol=0)
+        torch.testing.assert_close(p.grad, q.grad, rtol=6e-6, atol=0)
 
 
 def test_bits_are_unchanged_where_the_limit_does_not_bind():
@@ -179,7 +179,9 @@ def test_used_up_generator_is_told():
     assert sg.clip_grad_norm_([], 1.0) == 0.0
 
 
-@given(st.lists(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=20), max_size=5), st.floats(1e-3, 1e3))
+@given(
+    st.lists(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=20), max_size=5), st.floats(1e-3, 1e3)
+)
 def test_finite_gradients_end_within_the_limit(rows, max_norm):
     params = params_with(*(torch.tensor(row) for row in rows))
     before = [p.grad.clone() for p in params]

@@ -41,8 +41,30 @@ RANKS = {
     "__init__": 9,
 }
 # Rooms that read, or speak, and never import torch.
-TORCHLESS = {"errors", "readings", "decision", "schema", "policy", "store", "program", "place", "deferred", "decide", "record", "runs", "transforms"} | {
-    "arrays", "diagnose", "importing", "policies", "report", "launch", "cli", "__main__", "__init__",
+TORCHLESS = {
+    "errors",
+    "readings",
+    "decision",
+    "schema",
+    "policy",
+    "store",
+    "program",
+    "place",
+    "deferred",
+    "decide",
+    "record",
+    "runs",
+    "transforms",
+} | {
+    "arrays",
+    "diagnose",
+    "importing",
+    "policies",
+    "report",
+    "launch",
+    "cli",
+    "__main__",
+    "__init__",
 }
 FILES = sorted(SOURCE.rglob("*.py"))
 
@@ -54,9 +76,7 @@ def room_of(path: Path) -> str:
 def imports_of(path: Path):
     """Pairs of (imported module, whether the import stands inside a function)."""
     tree = ast.parse(path.read_text())
-    inside = {
-        id(node) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for node in ast.walk(f)
-    }
+    inside = {id(node) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for node in ast.walk(f)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -83,7 +103,10 @@ def test_arrows_point_one_way(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
 def test_reading_rooms_do_not_import_torch(path):
-    torchless = room_of(path) in TORCHLESS or path.relative_to(SOURCE).as_posix() in ("measure/__init__.py", "measure/reference.py")
+    torchless = room_of(path) in TORCHLESS or path.relative_to(SOURCE).as_posix() in (
+        "measure/__init__.py",
+        "measure/reference.py",
+    )
     if torchless:
         assert not [m for m, _ in imports_of(path) if m.split(".")[0] == "torch"]
 
@@ -99,6 +122,7 @@ def test_one_boundary_swallows():
         path.name
         for path in FILES
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ExceptHandler) and (node.type is None or getattr(node.type, "id", "") in ("Exception", "BaseException"))
+        if isinstance(node, ast.ExceptHandler)
+        and (node.type is None or getattr(node.type, "id", "") in ("Exception", "BaseException"))
     ]
     assert set(broad) <= {"watching.py"}, broad

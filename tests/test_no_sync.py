@@ -10,13 +10,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import steadygrad as sg
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "steadygrad"
-HOT = [SOURCE / "apply.py", *SOURCE.glob("guard/*.py"), *SOURCE.glob("measure/*.py"), *SOURCE.glob("decide/*.py"), *SOURCE.glob("transforms/*.py")]
+HOT = [
+    SOURCE / "apply.py",
+    *SOURCE.glob("guard/*.py"),
+    *SOURCE.glob("measure/*.py"),
+    *SOURCE.glob("decide/*.py"),
+    *SOURCE.glob("transforms/*.py"),
+]
 FORBIDDEN = {"item", "cpu", "tolist"}
 
 
 @pytest.mark.parametrize("path", HOT, ids=lambda p: p.name)
 def test_hot_rooms_call_nothing_that_waits(path):
-    calls = [n.func.attr for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]
+    calls = [
+        n.func.attr
+        for n in ast.walk(ast.parse(path.read_text()))
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)
+    ]
     assert not FORBIDDEN & set(calls)
 
 

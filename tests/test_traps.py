@@ -202,7 +202,7 @@ def test_trap_14_nothing_to_clip():
 
 def test_trap_15_error_if_nonfinite_says_names():
     params = [("encoder.weight", param(1.0)), ("head.bias", param(NAN))]
-    with pytest.raises(RuntimeError, match="head.bias"):
+    with pytest.raises(RuntimeError, match=r"head\.bias"):
         sg.clip_grad_norm_(params, 1.0, error_if_nonfinite=True)
     assert params[0][1].grad.item() == 1.0
 

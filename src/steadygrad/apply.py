@@ -2,8 +2,9 @@
 
 * **Write**: the gradients are multiplied in place, only where the factor is not 1.
 * **Fold**: torch's fused optimizers divide every gradient by ``optimizer.grad_scale`` inside their own pass and leave
-  everything as it is where ``optimizer.found_inf`` is exactly 1. These are the attributes that ``GradScaler`` uses; they are not a documented
-  interface, and this file is the only one that touches them. They must be gone after the step, or they act on the next one.
+  everything as it is where ``optimizer.found_inf`` is exactly 1. These are the attributes that ``GradScaler`` uses; they are
+  not a documented interface, and this file is the only one that touches them. They must be gone after the step, or they act
+  on the next one.
 * **Skip**: a zero gradient is no skip (momentum and weight decay still move the parameters), so gradients are taken away
   for the duration of the step and given back after it.
 
@@ -78,9 +79,15 @@ def _scale_on_host(grads: Sequence[Tensor], factor: float) -> None:
     _multiply(grads, factor)
 
 
-def _multiply(grads: Sequence[Tensor], factor: float | Tensor) -> None:
-    with torch.no_grad():
-        torch._foreach_mul_([_written(g) for g in grads], factor)  # noqa: SLF001 -- torch's own optimizers use it
+def _multiply(grads: Sequence[Tensor], factor: float) -> None:
+    kinds: dict[torch.dtype, list[Tensor]] = {}
+    for grad in grads:
+        kinds.setdefault(grad.dtype, []).append(grad if grad.layout is torch.strided else _written(grad))
+    for dtype, tensors in kinds.items():
+        # a tensor factor of the same dtype takes a third of the time of a number; in half precision it would lose digits
+        exact = dtype in (torch.float32, torch.float64) and tensors[0].device.type == "cpu"
+        with torch.no_grad():
+            cast(Any, torch)._foreach_mul_(tensors, torch.tensor(factor, dtype=dtype) if exact else factor)
 
 
 def _scale_on_device(grads: Sequence[Tensor], scale: Tensor) -> None:
@@ -99,7 +106,7 @@ def _written(grad: Tensor) -> Tensor:
     if grad.layout is torch.strided:
         return grad
     if grad.layout is torch.sparse_coo:
-        return grad._values()  # noqa: SLF001 -- values() needs a coalesced tensor, and scaling is linear
+        return grad._values()  # values() needs a coalesced tensor, and scaling is linear
     return grad.values()
 
 
@@ -117,7 +124,8 @@ def can_fold_skip(optimizer: Optimizer) -> bool:
     if not can_fold(optimizer):
         return False
     first = isinstance(optimizer, SGD) and any(
-        g["momentum"] and any(optimizer.state.get(p, {}).get("momentum_buffer") is None for p in g["params"] if p.grad is not None)
+        g["momentum"]
+        and any(optimizer.state.get(p, {}).get("momentum_buffer") is None for p in g["params"] if p.grad is not None)
         for g in optimizer.param_groups
     )
     return not first
@@ -152,7 +160,9 @@ def fold(optimizer: Optimizer, *, scale: Any = None, skip: Any = None) -> Callab
         changed["grad_scale"] = (inverse if (other := set_already.get("grad_scale")) is None else inverse * other).float()
     if skip is not None:  # the kernel tests for exactly 1
         flag = _as_tensor(skip, device).float()
-        changed["found_inf"] = flag if (other := set_already.get("found_inf")) is None else ((flag + other.to(device)) > 0).float()
+        changed["found_inf"] = (
+            flag if (other := set_already.get("found_inf")) is None else ((flag + other.to(device)) > 0).float()
+        )
     for name, value in changed.items():
         setattr(optimizer, name, value)
 
@@ -192,4 +202,4 @@ def withhold(optimizer: Optimizer) -> Callable[[], None]:
 def _as_tensor(value: Any, device: torch.device) -> Tensor:
     if isinstance(value, Tensor):
         return value.to(device)
-    return torch.from_numpy(np.array(value)).to(device)
+    return torch.as_tensor(np.array(value), device=device)

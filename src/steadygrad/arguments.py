@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# Where torch is not annotated:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 import math
 import warnings
 from collections.abc import Iterable
@@ -64,7 +66,9 @@ def with_gradient(call: str, parameters: Parameters) -> Held:
             held.grads.append(grad)
     if i < 0 and isinstance(parameters, GeneratorType):
         warnings.warn(
-            SteadygradWarning(f"`{call}` got an empty generator; was it used up by an earlier call? Nothing is done", slug="no-parameters"),
+            SteadygradWarning(
+                f"`{call}` got an empty generator; was it used up by an earlier call? Nothing is done", slug="no-parameters"
+            ),
             stacklevel=3,
         )
     return held
@@ -77,12 +81,14 @@ def describe(i: int, tensor: Tensor) -> str:
 
 def _refuse_other(call: str, i: int, param: Any) -> None:
     if not isinstance(param, Tensor):
-        raise ArgumentTypeError(f"`{call}` expected parameters, got {type(param).__name__} at position {i}", slug="not-a-parameter")
+        raise ArgumentTypeError(
+            f"`{call}` expected parameters, got {type(param).__name__} at position {i}", slug="not-a-parameter"
+        )
     can_have_grad = (param.is_leaf or param.retains_grad) and (param.requires_grad or param.grad is not None)
     if not isinstance(param, torch.nn.Parameter) and not can_have_grad:
         raise ArgumentTypeError(
-            f"`{call}` expected parameters (whose .grad it changes), got a tensor that cannot have a gradient: {describe(i, param)}. "
-            f"Pass the parameters, not their gradients",
+            f"`{call}` expected parameters (whose .grad it changes), got a tensor that cannot have a gradient: "
+            f"{describe(i, param)}. Pass the parameters, not their gradients",
             slug="gradients-given",
         )
 
@@ -105,12 +111,16 @@ def checked_norm_type(call: str, value: Any) -> float:
     except (TypeError, ValueError):
         p = math.nan
     if isinstance(value, bool) or not p > 0.0:
-        raise ArgumentError(f"`{call}` expected `norm_type` > 0 or inf, got {value!r}; no other p gives a norm", slug="norm-type-invalid")
+        raise ArgumentError(
+            f"`{call}` expected `norm_type` > 0 or inf, got {value!r}; no other p gives a norm", slug="norm-type-invalid"
+        )
     return p
 
 
 def checked_mode(call: str, nonfinite: str, error_if_nonfinite: bool) -> str:
     """One of the four modes; ``error_if_nonfinite`` is torch's word for ``"raise"``."""
     if nonfinite not in MODES:
-        raise ArgumentError(f"`{call}` expected `nonfinite` to be one of {', '.join(map(repr, MODES))}, got {nonfinite!r}", slug="argument-value")
+        raise ArgumentError(
+            f"`{call}` expected `nonfinite` to be one of {', '.join(map(repr, MODES))}, got {nonfinite!r}", slug="argument-value"
+        )
     return "raise" if error_if_nonfinite else nonfinite

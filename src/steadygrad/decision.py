@@ -7,6 +7,7 @@ A :class:`Decision` is a handful of numbers. It has a neutral element, ``Decisio
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -75,31 +76,44 @@ class Decision:
 
         Args:
             other: the decision taken on the readings as this one leaves them.
-            xp: the array namespace, needed where both reasons are arrays.
+            xp: the array namespace, needed where both hold arrays as reasons or bounds.
         """
         clamp = self.clamp
         if clamp is not None and other.scale is not None:
             clamp = (clamp[0] * other.scale, clamp[1] * other.scale)
+        if clamp is not None and other.clamp is not None:
+            clamp = (_into(clamp[0], other.clamp, xp), _into(clamp[1], other.clamp, xp))
         return Decision(
-            scale=_combine(self.scale, other.scale, lambda a, b: a * b),
-            clamp=_combine(clamp, other.clamp, _intersect),
-            skip=_combine(self.skip, other.skip, lambda a, b: a | b),
-            abort=_combine(self.abort, other.abort, lambda a, b: a | b),
+            scale=_combine(self.scale, other.scale, _product),
+            clamp=clamp or other.clamp,
+            skip=_combine(self.skip, other.skip, _either),
+            abort=_combine(self.abort, other.abort, _either),
             reason=_worst(self.reason, other.reason, xp),
             threshold=self.threshold if other.threshold is None else other.threshold,
         )
 
 
-def _combine(a: Any, b: Any, both: Any) -> Any:
+def _combine(a: Array | None, b: Array | None, both: Callable[[Any, Any], Any]) -> Array | None:
     if a is None:
         return b
     return a if b is None else both(a, b)
 
 
-def _intersect(a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Any, Any]:
-    """Bounds of ``clamp(clamp(x, *a), *b)``: ``a`` clamped into ``b``."""
-    low, high = b
-    return (min(max(a[0], low), high), min(max(a[1], low), high))
+def _product(a: Array, b: Array) -> Array:
+    return a * b
+
+
+def _either(a: Array, b: Array) -> Array:
+    return a | b
+
+
+def _into(bound: Array, interval: tuple[Array, Array], xp: ModuleType | None) -> Array:
+    """A bound of ``clamp(clamp(x, *a), *b)``: the bound of ``a`` clamped into the interval ``b``."""
+    low, high = interval
+    if all(isinstance(value, (int, float)) for value in (bound, low, high)):
+        return min(max(bound, low), high)
+    where = (xp or _NEEDS_NAMESPACE).where
+    return where(bound < low, low, where(bound > high, high, bound))
 
 
 def _worst(a: Array, b: Array, xp: ModuleType | None) -> Array:
@@ -114,7 +128,7 @@ def _worst(a: Array, b: Array, xp: ModuleType | None) -> Array:
 
 class _NeedsNamespace:
     def where(self, *_: Any) -> Any:
-        raise TypeError("`Decision.then` needs the array namespace `xp` where both reasons are arrays")
+        raise TypeError("`Decision.then` needs the array namespace `xp` where both decisions hold arrays")
 
 
 _NEEDS_NAMESPACE: Any = _NeedsNamespace()

@@ -1,7 +1,8 @@
 """Measure, decide and apply in one call, under torch's own names and signatures.
 
 ``clip_grad_norm_``, ``clip_grad_value_``, ``get_total_norm`` and ``clip_grads_with_norm_`` replace the functions of
-``torch.nn.utils`` with the same names. Where torch is right the results agree to rounding. They differ, on purpose, where torch 2.13 is wrong:
+``torch.nn.utils`` with the same names. Where torch is right the results agree to rounding. They differ, on purpose, where
+torch 2.13 is wrong:
 
 * finite gradients whose norm overflows float32 are clipped to ``max_norm`` (torch writes zeros);
 * half-precision norms are accumulated in float32 or wider (torch rounds them to the gradient's dtype, or to Inf);
@@ -55,9 +56,9 @@ def clip_grad_norm_(
         error_if_nonfinite: torch's spelling of ``nonfinite="raise"``.
         foreach: ``True`` asks for the foreach engine; ``None`` and ``False`` let steadygrad choose.
         nonfinite: what happens where a gradient holds NaN or Inf. ``"skip"`` sets every ``.grad`` to ``None``, so that the
-            optimizer moves nothing, and warns with the tensors' names; ``"raise"`` raises before anything is changed; ``"zero"`` sets the
-            gradients of those tensors to zero and clips the others; ``"pass"`` leaves all gradients as they are. On a GPU
-            all but ``"pass"`` wait for the device once: whether to skip must be known on the host.
+            optimizer moves nothing, and warns with the tensors' names; ``"raise"`` raises before anything is changed;
+            ``"zero"`` sets the gradients of those tensors to zero and clips the others; ``"pass"`` leaves all gradients as
+            they are. On a GPU all but ``"pass"`` wait for the device once: whether to skip must be known on the host.
 
     Returns:
         The norm before clipping, shape ``()``, in float32 or wider (float64 for float64 gradients, and where float32 cannot
@@ -127,7 +128,9 @@ def clip_grads_with_norm_(
         total = total.detach()
         total = float(total.numpy()) if total.device.type == "cpu" else total.double()
     if not isinstance(total, Tensor) and total < 0:
-        raise ArgumentError(f"`{name}` expected `total_norm` >= 0, got {total}; a negative norm would flip signs", slug="norm-negative")
+        raise ArgumentError(
+            f"`{name}` expected `total_norm` >= 0, got {total}; a negative norm would flip signs", slug="norm-negative"
+        )
     scale_(grads, _coefficient(total, max_norm))
 
 
@@ -140,8 +143,8 @@ def clip_grad_value_(
         parameters: as for :func:`clip_grad_norm_`.
         clip_value: the limit, >= 0, in units of the gradient's elements.
         foreach: accepted for torch's signature.
-        nonfinite: as for :func:`clip_grad_norm_`. The default ``"pass"`` is torch's: NaN stays NaN, and Inf goes to the limit. The others
-            cost one more read.
+        nonfinite: as for :func:`clip_grad_norm_`. The default ``"pass"`` is torch's: NaN stays NaN, and Inf goes to the
+            limit. The others cost one more read.
 
     Raises:
         ArgumentError: ``clip_value`` negative or NaN.
@@ -203,7 +206,7 @@ def get_total_norm(
     return _as_result(total, values)
 
 
-def _engine(call: str, grads: Sequence[Tensor], foreach: bool | None) -> Engine:
+def _engine(call: str, grads: Sequence[Tensor], foreach: Any) -> Engine:
     if foreach is not None and not isinstance(foreach, bool):
         raise ArgumentTypeError(f"`{call}` expected `foreach` to be True, False or None, got {foreach!r}", slug="argument-type")
     refuse_sharded(grads)
@@ -276,6 +279,6 @@ def _finite_rows(norms: Any) -> list[bool]:
 def _message(call: str, held: Held, norms: Any) -> str:
     bad = [held.name(i) for i, good in enumerate(_finite_rows(norms)) if not good]
     names = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
-    return f"`{call}` expected finite gradients, got NaN or Inf in {names or 'their sum'} ({len(bad)} of {len(held.params)} tensors)"
-
-
+    return (
+        f"`{call}` expected finite gradients, got NaN or Inf in {names or 'their sum'} ({len(bad)} of {len(held.params)} tensors)"
+    )

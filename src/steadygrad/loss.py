@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+# Where torch is not annotated:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,8 @@ from torch import Tensor
 class LossTap:
     """Notes every scalar that ``backward`` is called on, between :meth:`install` and :meth:`remove`.
 
-    Several backward calls between two steps add up, as their gradients do. Optimizers that step on the same backward pass get the same
-    loss. A loss that ``GradScaler.scale`` has multiplied is noted as it was before.
+    Several backward calls between two steps add up, as their gradients do. Optimizers that step on the same backward pass get
+    the same loss. A loss that ``GradScaler.scale`` has multiplied is noted as it was before.
     """
 
     def __init__(self) -> None:
@@ -43,7 +45,7 @@ class LossTap:
             return scaled
 
         torch.autograd.backward = noting_backward
-        torch.amp.GradScaler.scale = noting_scale
+        torch.amp.GradScaler.scale = noting_scale  # pyright: ignore[reportAttributeAccessIssue] -- same call, other names
 
     def remove(self) -> None:
         """Put torch's own functions back."""
@@ -57,7 +59,7 @@ class LossTap:
         self._used = True
         return sum(self._values) if self._values else None
 
-    def _note(self, tensors: Tensor | Sequence[Tensor]) -> None:
+    def _note(self, tensors: Any) -> None:
         if self._used:
             self._values, self._used = [], False
         for tensor in [tensors] if isinstance(tensors, Tensor) else tensors:

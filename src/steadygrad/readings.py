@@ -84,7 +84,7 @@ class Readings:
     xp: Any
     sum_sq: Array
     present: np.ndarray | None = None
-    norm_p: Mapping[float, Array] = field(default_factory=dict)
+    norm_p: Mapping[float, Array] = field(default_factory=dict[float, Array])
     abs_max: Array | None = None
     param_norm: Array | None = None
 
@@ -130,7 +130,7 @@ class Readings:
 
     def select(self, layout: Layout, index: Sequence[int]) -> Readings:
         """The readings of the tensors ``index``, whose layout is ``layout``."""
-        rows = list(index)
+        rows = np.asarray(index)  # not a list: jax refuses one
         return replace(
             self,
             layout=layout,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from copy import copy
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -43,4 +44,4 @@ def _copied(value: Any) -> Any:
     """Tensors are cloned; a list, such as LBFGS keeps of tensors that it never writes to again, is copied itself."""
     if isinstance(value, Tensor):
         return value.clone()
-    return list(value) if isinstance(value, list) else value
+    return copy(cast(list[Any], value)) if type(value) is list else value

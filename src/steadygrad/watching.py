@@ -31,15 +31,15 @@ _NO_STEP = (
 )
 
 
-class watch:  # noqa: N801 -- it is used like a function: `with watch("runs/a"): train()`
+class watch:
     """Record every optimizer step in this process; with a policy, protect it too.
 
-    One :class:`~steadygrad.guard.Guard` is made per optimizer, at its first step. The optimizer may exist before, and there may be
-    several (a GAN has two).
+    One :class:`~steadygrad.guard.Guard` is made per optimizer, at its first step. The optimizer may exist before, and there may
+    be several (a GAN has two).
 
     Args:
         path: directory of the new run.
-        policy: what to do to gradients; ``None`` only looks.
+        policy: what to do to gradients, a :class:`~steadygrad.policy.Policy`; ``None`` only looks.
         argv: the command line to note down.
         flush_interval: seconds between two writes; what a killed process loses.
 
@@ -68,16 +68,18 @@ class watch:  # noqa: N801 -- it is used like a function: `with watch("runs/a"):
     def __init__(
         self,
         path: str | PathLike[str],
-        policy: Policy | None = None,
+        policy: Any = None,
         *,
         argv: Sequence[str] = (),
         flush_interval: float = 5.0,
     ) -> None:
         if policy is not None and not isinstance(policy, Policy):
-            raise ArgumentTypeError(f"`watch` expected a policy or None, got {policy!r}; text goes through `parse_policy`", slug="not-a-policy")
+            raise ArgumentTypeError(
+                f"`watch` expected a policy or None, got {policy!r}; text goes through `parse_policy`", slug="not-a-policy"
+            )
         self.path = Path(path)
         self.notes: list[str] = []
-        self._policy = policy
+        self._policy: Policy | None = policy
         self._argv = tuple(argv)
         self._flush_interval = flush_interval
         self._recorder: Recorder | None = None
@@ -85,7 +87,6 @@ class watch:  # noqa: N801 -- it is used like a function: `with watch("runs/a"):
         self._handles: list[Any] = []
         self._stepping: list[Guard] = []
         self._watched: WeakSet[Optimizer] = WeakSet()
-        self._num_errors = 0
         self._off = False
         self._pid = 0
 
@@ -100,19 +101,13 @@ class watch:  # noqa: N801 -- it is used like a function: `with watch("runs/a"):
         policy = repr(self._policy) if self._policy else ""
         self._recorder = Recorder(self.path, argv=self._argv, policy=policy, flush_interval=self._flush_interval)
         self._pid = os.getpid()
-        self._tap.install()
-        self._handles = [
-            register_optimizer_step_pre_hook(self._before_step),
-            register_optimizer_step_post_hook(self._after_step),
-        ]
+        self._hook()
         watch._active = self
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         watch._active = None
-        self._tap.remove()
-        for handle in self._handles:
-            handle.remove()
+        self._unhook()
         for optimizer in self._watched:
             optimizer.__dict__.pop(_KEY, None)
         recorder = self._recorder
@@ -125,6 +120,18 @@ class watch:  # noqa: N801 -- it is used like a function: `with watch("runs/a"):
             self.notes.append(f"the record is incomplete: {recorder.problem}")
         if not recorder.num_steps:
             self.notes.append(_NO_STEP)
+
+    def _hook(self) -> None:
+        self._tap.install()
+        self._handles = [
+            register_optimizer_step_pre_hook(self._before_step),
+            register_optimizer_step_post_hook(self._after_step),
+        ]
+
+    def _unhook(self) -> None:
+        self._tap.remove()
+        while self._handles:
+            self._handles.pop().remove()
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         if self._off or (self._policy is None and os.getpid() != self._pid):
@@ -172,9 +179,9 @@ class watch:  # noqa: N801 -- it is used like a function: `with watch("runs/a"):
         if self._policy is not None:
             raise error
         self._off = True
-        self._num_errors += 1
         self.notes.append(
-            f"watch-off: the watcher switched itself off after step {self.num_steps}, training went on: {type(error).__name__}: {error}"
+            f"watch-off: the watcher switched itself off after step {self.num_steps}, training went on: "
+            f"{type(error).__name__}: {error}"
         )
 
 

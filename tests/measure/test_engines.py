@@ -52,7 +52,13 @@ def test_engine_agrees_with_the_naive_twin(engine, dtype):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_memory_layout_does_not_matter(engine):
     x = torch.randn(20, 6, 30, 40)
-    grads = [x.to(memory_format=torch.channels_last), x.transpose(0, 3), x[:, ::2, 1:], x[0, 0].t(), torch.randn(9, dtype=torch.cfloat).conj()]
+    grads = [
+        x.to(memory_format=torch.channels_last),
+        x.transpose(0, 3),
+        x[:, ::2, 1:],
+        x[0, 0].t(),
+        torch.randn(9, dtype=torch.cfloat).conj(),
+    ]
     readings = measure(grads, layout_of(grads), NEEDS, params=grads, engine=choose(grads, engine))
     assert_agree(readings, twin(grads), 2e-6)
 

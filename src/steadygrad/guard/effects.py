@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# Where torch is not annotated:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,7 +42,10 @@ class Effects:
         return self._foldable
 
     def learn(self, params: Sequence[Tensor]) -> None:
-        """Look at the optimizer again, whose parameters are ``params`` now. The fold's factor is a float32: too coarse for float64."""
+        """Look at the optimizer again, whose parameters are ``params`` now.
+
+        The fold's factor is a float32: too coarse for float64.
+        """
         self._foldable = can_fold(self._optimizer) and all(p.dtype is not torch.float64 for p in params)
 
     def begin(self) -> bool:
@@ -103,7 +108,7 @@ class Effects:
         self.num_skipped = self.num_skipped + (skip.long() if isinstance(skip, Tensor) else int(skip))
 
     def _scale(self, decision: Decision, params: Sequence[Tensor], last: bool) -> None:
-        scale = decision.scale
+        scale: Any = decision.scale
         held = [p.grad for p in params if p.grad is not None]
         if np.ndim(scale) == 0:
             known = not isinstance(scale, Tensor)

@@ -1,8 +1,8 @@
 """The loop: measure, decide, apply and record, in that order, for one optimizer.
 
 This is the only room that knows that a step exists. It sits on the optimizer's own step hooks, so the training loop stays
-``optimizer.step()``. A hook fires before a closure has run, so closures are wrapped and the gradients are read right after the closure's
-backward pass.
+``optimizer.step()``. A hook fires before a closure has run, so closures are wrapped and the gradients are read right after
+the closure's backward pass.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Guard:
         if attach:
             self._handles = [
                 optimizer.register_step_pre_hook(lambda _, args, kwargs: self.before(args, kwargs)),
-                optimizer.register_step_post_hook(lambda *_: self.after()),
+                optimizer.register_step_post_hook(lambda _, args, kwargs: self.after()),
             ]
 
     @property
@@ -214,10 +214,10 @@ class Guard:
             whole = whole.then(decision, readings.xp)
             if self._effects.carry_out(decision, self._params, scale, last=i == len(self._stages) - 1):
                 break
-        self.readings = first or self._measure(grads, frozenset(), scale, True)
+        self.readings = readings = first or self._measure(grads, frozenset(), scale, True)
         self.decision = whole
-        if self.readings.xp is np and not np.isfinite(self.readings.sum_sq.sum()):
-            self._report_nonfinite(grads)
+        if readings.xp is np and not np.isfinite(readings.sum_sq.sum()):
+            self._report_nonfinite(grads, readings)
 
     def _measure(self, grads: Sequence[Tensor | None], needs: frozenset[str], scale: Any, first: bool) -> Readings:
         if first and self._checkup is not None and self._checkup.due(self.num_steps):
@@ -248,8 +248,8 @@ class Guard:
             return
         if decision.abort:  # waits for a GPU on one step in 16; the steps in between are skipped all the same
             raise NonFiniteGradientError(
-                f"step {self.num_steps}: {Reason.TOO_MANY_NON_FINITE.message}; policy {self.policy!r}. Parameters are as before the "
-                f"first of them; lower the learning rate, or look at what `steadygrad report` names",
+                f"step {self.num_steps}: {Reason.TOO_MANY_NON_FINITE.message}; policy {self.policy!r}. Parameters are as before "
+                f"the first of them; lower the learning rate, or look at what `steadygrad report` names",
                 slug="too-many-nonfinite",
             )
 
@@ -269,7 +269,11 @@ class Guard:
 
     def _register(self, recorder: Recorder) -> None:
         if self._index is None:
-            info = {"class": type(self.optimizer).__name__, "fused": self._effects.foldable, "engine": self._engine and self._engine.name}
+            info = {
+                "class": type(self.optimizer).__name__,
+                "fused": self._effects.foldable,
+                "engine": self._engine and self._engine.name,
+            }
             self._index = recorder.add_optimizer(self._layout, info)
         else:
             recorder.update_optimizer(self._index, self._layout)
@@ -282,15 +286,17 @@ class Guard:
             return
         loss = None if self._loss is None else self._loss()
         lr = self.optimizer.param_groups[0].get("lr")
-        record = StepRecord(self._index, self.num_steps, time.perf_counter(), self.readings, self.decision, loss, lr, self._effects.skipped)
+        record = StepRecord(
+            self._index, self.num_steps, time.perf_counter(), self.readings, self.decision, loss, lr, self._effects.skipped
+        )
         self.recorder.step(record)
         if self._checkup is not None and self._checkup.begun:
             self._checkup.finish(self._index, self.num_steps, self._params, self.readings)
 
-    def _report_nonfinite(self, grads: Sequence[Tensor | None]) -> None:
+    def _report_nonfinite(self, grads: Sequence[Tensor | None], readings: Readings) -> None:
         if self.recorder is None or self._index is None:
             return
-        found = describe_nonfinite(grads, self.readings)
+        found = describe_nonfinite(grads, readings)
         if len(found["nan"]) + len(found["inf"]):
             message = f"{len(found['nan'])} gradients with NaN, {len(found['inf'])} with Inf, {len(found['finite'])} finite"
             self.recorder.event("nonfinite", step=self.num_steps, optimizer=self._index, message=message, **found)

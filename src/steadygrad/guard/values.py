@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# Where torch is not annotated:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from torch import Tensor
 
 
 def to_host(value: Any) -> Any:
-    """A one-element CPU tensor as a NumPy number, without a dispatch; one on a device in float64, where it is; others as they are."""
+    """A one-element CPU tensor as a NumPy number; one on a device in float64, where it is; other values as they are."""
     if not isinstance(value, Tensor):
         return value
     if value.device.type != "cpu":

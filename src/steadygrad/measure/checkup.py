@@ -6,6 +6,8 @@ watching never needs a second copy of the parameters.
 
 from __future__ import annotations
 
+# Where torch is not annotated:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 from collections.abc import Sequence
 from typing import Any, Protocol
 

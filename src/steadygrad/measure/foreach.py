@@ -8,6 +8,7 @@ be read twice and nothing has to be asked of the host.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -58,7 +59,7 @@ def _foreach_norm(tensors: list[Tensor], p: float) -> Sequence[Tensor]:
     if first.is_complex() or first.device.type in _NO_FLOAT64:
         tensors = [t.abs() if t.is_complex() else t.float() for t in tensors]
     wide = torch.float32 if first.device.type in _NO_FLOAT64 else torch.float64
-    return torch._foreach_norm(tensors, p, wide)  # noqa: SLF001 -- the public wrapper takes no dtype
+    return cast(Any, torch)._foreach_norm(tensors, p, wide)
 
 
 def _filled(x: Tensor) -> Tensor:

@@ -24,8 +24,8 @@ def describe_nonfinite(grads: Sequence[Tensor | None], readings: Readings) -> di
         readings: what was measured, as NumPy arrays.
 
     Returns:
-        Names under ``"nan"`` (with ``"nan_elements"``, how many), ``"inf"`` (with ``"inf_elements"``), ``"overflowed"`` (finite, though the norm
-        exceeds float32), and ``"finite"``; an element count belongs to the name at the same place.
+        Names under ``"nan"`` (with ``"nan_elements"``, how many), ``"inf"`` (with ``"inf_elements"``), ``"overflowed"`` (finite,
+        though the norm exceeds float32), and ``"finite"``; an element count belongs to the name at the same place.
     """
     found: dict[str, list[str] | list[int]] = {}
     names: dict[str, list[str]] = {"nan": [], "inf": [], "overflowed": [], "finite": []}

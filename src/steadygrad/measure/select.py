@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# Where torch is not annotated:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -56,7 +58,8 @@ def choose(tensors: Sequence[Tensor], prefer: str | None = None) -> Engine:
         raise ArgumentError(f"`measure` knows the engines 'cpu' and 'foreach', not {prefer!r}", slug="engine-unknown")
     if prefer == "cpu" and elsewhere:
         raise ArgumentError(
-            f"the CPU engine was asked for, but tensors are on {', '.join(sorted(elsewhere))}; use 'foreach'", slug="engine-unsuited"
+            f"the CPU engine was asked for, but tensors are on {', '.join(sorted(elsewhere))}; use 'foreach'",
+            slug="engine-unsuited",
         )
     return Engine(prefer, "it was asked for", cpu if prefer == "cpu" else foreach, np if prefer == "cpu" else torch)
 
@@ -132,7 +135,9 @@ def _read(engine: Engine, need: str, grads: Sequence[Tensor]) -> Any:
         return engine.read.abs_max(grads)
     if need.startswith(_PREFIX):
         return engine.read.p_norm(grads, float(need.removeprefix(_PREFIX)))
-    raise ArgumentError(f"`measure` cannot read {need!r}; it knows 'abs_max', 'param_norm' and 'norm_p:<p>'", slug="reading-unknown")
+    raise ArgumentError(
+        f"`measure` cannot read {need!r}; it knows 'abs_max', 'param_norm' and 'norm_p:<p>'", slug="reading-unknown"
+    )
 
 
 def _param_norm(engine: Engine, params: Sequence[Tensor] | None) -> Any:
