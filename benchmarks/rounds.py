@@ -15,7 +15,7 @@ def repetitions(contenders: Contenders, at_least: float) -> int:
     return max(1, round(at_least / max(fastest, 1e-9)))
 
 
-def side_by_side(contenders: Contenders, *, rounds: int, at_least: float = 0.03) -> dict[str, list[float]]:
+def side_by_side(contenders: Contenders, *, rounds: int, at_least: float = 0.012) -> dict[str, list[float]]:
     """Seconds per call of each contender in each round. The order turns round by round, so that nobody always comes first."""
     count = repetitions(contenders, at_least)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}

@@ -35,10 +35,10 @@ def scale_(grads: Sequence[Tensor], scale: Any) -> None:
     """
     if isinstance(scale, Tensor):
         _scale_on_device(grads, scale)
-    elif np.ndim(scale) == 0:
+    elif not getattr(scale, "ndim", 0):
         _scale_on_host(grads, float(scale))
     else:
-        for grad, factor in zip(grads, np.asarray(scale), strict=True):
+        for grad, factor in zip(grads, list(scale), strict=True):
             _scale_on_host([grad], float(factor))
 
 

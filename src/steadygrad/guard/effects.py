@@ -109,15 +109,15 @@ class Effects:
 
     def _scale(self, decision: Decision, params: Sequence[Tensor], last: bool) -> None:
         scale: Any = decision.scale
-        held = [p.grad for p in params if p.grad is not None]
-        if np.ndim(scale) == 0:
-            known = not isinstance(scale, Tensor)
+        known = not isinstance(scale, Tensor)
+        if not getattr(scale, "ndim", 0):
             if known and scale == 1.0:
                 return
             if last and decision.clamp is None and self._foldable and not (known and scale < _TINY):
                 self._undo.append(fold(self._optimizer, scale=scale))
                 return
-        elif len(held) < len(params):
+        held = [p.grad for p in params if p.grad is not None]
+        if getattr(scale, "ndim", 0) and len(held) < len(params):
             there = np.flatnonzero([p.grad is not None for p in params])
             scale = scale[torch.from_numpy(there).to(scale.device) if isinstance(scale, Tensor) else there]
         scale_(held, scale)

@@ -7,6 +7,7 @@ the closure's backward pass.
 
 from __future__ import annotations
 
+import math
 import operator
 import time
 from collections.abc import Callable, Sequence
@@ -211,12 +212,12 @@ class Guard:
             readings = self._measure(grads, stage.needs, scale, i == 0)
             first = first or readings
             decision = self._decide(i, stage, readings)
-            whole = whole.then(decision, readings.xp)
+            whole = whole.then(decision, readings.xp) if i else decision
             if self._effects.carry_out(decision, self._params, scale, last=i == len(self._stages) - 1):
                 break
         self.readings = readings = first or self._measure(grads, frozenset(), scale, True)
         self.decision = whole
-        if readings.xp is np and not np.isfinite(readings.sum_sq.sum()):
+        if readings.xp is np and not math.isfinite(readings.sum_sq.sum()):
             self._report_nonfinite(grads, readings)
 
     def _measure(self, grads: Sequence[Tensor | None], needs: frozenset[str], scale: Any, first: bool) -> Readings:
