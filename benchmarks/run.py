@@ -93,7 +93,7 @@ def watching_table(rows: list[dict[str, Any]]) -> Table:
         low, high = row["hooks_quartiles"]
         spread = f"{low:.1%} .. {high:.1%}"
         figures = f"{row['bare_ms']:.2f}", f"{row['hooks']:.2%}", spread, f"{row['writer']:.2%}", f"{row['overhead']:.2%}"
-        table.add_row(row["model"], *figures, _verdict((row["overhead"],), (STEP_BUDGETS[row["model"]],)))
+        table.add_row(row["model"], *figures, _verdict((row["overhead"],), (STEP_BUDGETS.get(row["model"]),)))
     return table
 
 

@@ -15,6 +15,7 @@ these raise on them; RMSprop, NAdam, RAdam, Adamax, Adadelta and Muon ignore the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, cast
 
 import numpy as np
@@ -24,6 +25,7 @@ from torch.optim import SGD, Optimizer
 
 from steadygrad.errors import UnsupportedError
 
+_NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 _TINY = 1e-30  # below it a factor, or its inverse, no longer fits float32
 
 
@@ -80,14 +82,13 @@ def _scale_on_host(grads: Sequence[Tensor], factor: float) -> None:
 
 
 def _multiply(grads: Sequence[Tensor], factor: float) -> None:
-    kinds: dict[torch.dtype, list[Tensor]] = {}
-    for grad in grads:
-        kinds.setdefault(grad.dtype, []).append(grad if grad.layout is torch.strided else _written(grad))
-    for dtype, tensors in kinds.items():
-        # a tensor factor of the same dtype takes a third of the time of a number; in half precision it would lose digits
-        exact = dtype in (torch.float32, torch.float64) and tensors[0].device.type == "cpu"
-        with torch.no_grad():
-            cast(Any, torch)._foreach_mul_(tensors, torch.tensor(factor, dtype=dtype) if exact else factor)
+    needs_no_grad = any([g.requires_grad for g in grads])  # noqa: C419 -- a generator is slower
+    with torch.no_grad() if needs_no_grad else nullcontext():
+        for dtype in {g.dtype for g in grads}:
+            tensors = [g if g.layout is torch.strided else _written(g) for g in grads if g.dtype is dtype]
+            # a tensor of the same dtype takes a third of the time of a number; in half precision it would lose digits
+            same = _NUMPY.get(dtype) if tensors[0].is_cpu else None
+            cast(Any, torch)._foreach_mul_(tensors, torch.as_tensor(np.array(factor, same)) if same else factor)
 
 
 def _scale_on_device(grads: Sequence[Tensor], scale: Tensor) -> None:

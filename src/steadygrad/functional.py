@@ -85,12 +85,12 @@ def clip_grad_norm_(
     held = with_gradient("clip_grad_norm_", parameters)
     grads = held.grads
     engine = _engine("clip_grad_norm_", grads, foreach)
-    norms = _norms(engine, grads, p)
-    total = _total(engine, norms, p)
+    values = _read(engine, grads, p)
+    total = _total(engine, values, p)
     result = _as_result(total, grads)
     if mode != "pass" and not _finite_on_host(total):
-        grads, norms = _handle("clip_grad_norm_", mode, held, norms)
-        total = _total(engine, norms, p)
+        grads, values = _handle("clip_grad_norm_", mode, held, values)
+        total = _total(engine, values, p)
     scale_(grads, _coefficient(total, max_norm))
     return result
 
@@ -165,9 +165,9 @@ def clip_grad_value_(
     grads = held.grads
     engine = _engine(name, grads, foreach)
     if mode != "pass":
-        norms = _norms(engine, grads, 2.0)
-        if not _finite_on_host(_total(engine, norms, 2.0)):
-            grads, _ = _handle(name, mode, held, norms)
+        values = _read(engine, grads, 2.0)
+        if not _finite_on_host(_total(engine, values, 2.0)):
+            grads, _ = _handle(name, mode, held, values)
     clamp_([coalesced_grad(p) for p in held.params if p.grad is not None], -limit, limit)
 
 
@@ -197,13 +197,13 @@ def get_total_norm(
     """
     name = "get_total_norm"
     p = checked_norm_type(name, norm_type)
-    values = [tensors] if isinstance(tensors, Tensor) else list(tensors)
-    engine = _engine(name, values, foreach)
-    norms = _norms(engine, values, p)
-    total = _total(engine, norms, p)
+    held = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    engine = _engine(name, held, foreach)
+    values = _read(engine, held, p)
+    total = _total(engine, values, p)
     if error_if_nonfinite and not _finite_on_host(total):
-        raise NonFiniteGradientError(_message(name, Held(values, values), norms), slug="nonfinite-gradient")
-    return _as_result(total, values)
+        raise NonFiniteGradientError(_message(name, Held(held, held), values), slug="nonfinite-gradient")
+    return _as_result(total, held)
 
 
 def _engine(call: str, grads: Sequence[Tensor], foreach: Any) -> Engine:
@@ -213,20 +213,19 @@ def _engine(call: str, grads: Sequence[Tensor], foreach: Any) -> Engine:
     return choose(grads, "foreach" if foreach else None)
 
 
-def _norms(engine: Engine, tensors: Sequence[Tensor], p: float) -> Any:
+def _read(engine: Engine, tensors: Sequence[Tensor], p: float) -> Any:
+    """One number per tensor, from which the norm follows: the sum of squares for p = 2, else the tensor's p-norm."""
     if p == 2.0:
-        return engine.xp.sqrt(engine.read.sum_sq(tensors))
+        return engine.read.sum_sq(tensors)
     return engine.read.abs_max(tensors) if p == INF else engine.read.p_norm(tensors, p)
 
 
-def _total(engine: Engine, norms: Any, p: float) -> Any:
-    """A Python float where the readings are on the host, else a tensor."""
-    layout = Layout(("",) * len(norms))
+def _total(engine: Engine, values: Any, p: float) -> Any:
+    """The norm of all: a Python float where the readings are on the host, else a tensor."""
     if p == 2.0:
-        readings = Readings(layout, engine.xp, norms * norms)
+        total = engine.xp.sqrt(engine.xp.sum(values))
     else:
-        readings = Readings(layout, engine.xp, norms, norm_p={p: norms}, abs_max=norms)
-    total = readings.total_norm(p)
+        total = Readings(Layout(("",) * len(values)), engine.xp, values, norm_p={p: values}, abs_max=values).total_norm(p)
     return total if isinstance(total, Tensor) else float(total)
 
 
@@ -250,34 +249,34 @@ def _as_result(total: Any, tensors: Sequence[Tensor]) -> Tensor:
     return torch.tensor(total, dtype=torch.float64 if wide else torch.float32)
 
 
-def _handle(call: str, mode: str, held: Held, norms: Any) -> tuple[list[Tensor], Any]:
-    """Deal with non-finite gradients; the gradients and norms that are left to clip."""
-    message = _message(call, held, norms)
+def _handle(call: str, mode: str, held: Held, values: Any) -> tuple[list[Tensor], Any]:
+    """Deal with non-finite gradients; the gradients and values that are left to clip."""
+    message = _message(call, held, values)
     if mode == "raise":
         raise NonFiniteGradientError(message, slug="nonfinite-gradient")
     warnings.warn(SteadygradWarning(f"{message}; {_DONE[mode]}", slug="nonfinite-gradient"), stacklevel=3)
     if mode == "skip":
         for param in held.params:
             param.grad = None
-        return [], norms[:0]
-    finite = _finite_rows(norms)
+        return [], values[:0]
+    finite = _finite_rows(values)
     for grad, good in zip(held.grads, finite, strict=True):
         if not good:
             grad.zero_()
     keep = [i for i, good in enumerate(finite) if good]
-    return [held.grads[i] for i in keep], norms[keep]
+    return [held.grads[i] for i in keep], values[keep]
 
 
 _DONE = {"skip": "this step is skipped (every .grad is None)", "zero": "the gradients of these tensors are set to zero"}
 
 
-def _finite_rows(norms: Any) -> list[bool]:
-    host = norms.cpu().numpy() if isinstance(norms, Tensor) else norms
+def _finite_rows(values: Any) -> list[bool]:
+    host = values.cpu().numpy() if isinstance(values, Tensor) else values
     return [bool(x) for x in np.isfinite(host)]
 
 
-def _message(call: str, held: Held, norms: Any) -> str:
-    bad = [held.name(i) for i, good in enumerate(_finite_rows(norms)) if not good]
+def _message(call: str, held: Held, values: Any) -> str:
+    bad = [held.name(i) for i, good in enumerate(_finite_rows(values)) if not good]
     names = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
     return (
         f"`{call}` expected finite gradients, got NaN or Inf in {names or 'their sum'} ({len(bad)} of {len(held.params)} tensors)"

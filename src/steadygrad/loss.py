@@ -8,7 +8,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,12 +65,13 @@ class LossTap:
             if isinstance(tensor, Tensor) and tensor.numel() == 1:
                 if self._unscaled is not None and self._unscaled[0] is tensor:
                     tensor = self._unscaled[1]
-                self._values.append(_number(tensor.detach()))
+                self._values.append(_number(tensor))
         self._unscaled = None
 
 
 def _number(loss: Tensor) -> Any:
     """A CPU loss as a number, now, since the script may write to it; elsewhere a tensor, so that nothing waits."""
     if loss.device.type != "cpu" or type(loss) is not Tensor:
-        return loss.reshape(())
-    return float(np.real(loss.double().numpy().reshape(())))
+        return loss.detach().reshape(())
+    number = loss.item()
+    return number.real if isinstance(number, complex) else float(number)

@@ -137,8 +137,8 @@ class watch:
         if self._off or (self._policy is None and os.getpid() != self._pid):
             return None
         try:
-            guard = self._guard_of(optimizer)
-            if self._is_inner(guard):
+            guard = optimizer.__dict__.get(_KEY) or self._new_guard(optimizer)
+            if self._stepping and self._is_inner(guard):
                 return None
             self._stepping.append(guard)
             return guard.before(args, kwargs)
@@ -157,13 +157,11 @@ class watch:
         except Exception as error:  # the same boundary, after the step
             self._failed(error)
 
-    def _guard_of(self, optimizer: Optimizer) -> Guard:
-        """The optimizer's guard, kept on the optimizer itself so that watching keeps nothing alive."""
-        guard = optimizer.__dict__.get(_KEY)
-        if guard is None:
-            guard = Guard(optimizer, self._policy, record=self._recorder, loss=self._tap.value, attach=False)
-            optimizer.__dict__[_KEY] = guard
-            self._watched.add(optimizer)
+    def _new_guard(self, optimizer: Optimizer) -> Guard:
+        """A guard for an optimizer seen for the first time, kept on the optimizer so that watching keeps nothing alive."""
+        guard = Guard(optimizer, self._policy, record=self._recorder, loss=self._tap.value, attach=False)
+        optimizer.__dict__[_KEY] = guard
+        self._watched.add(optimizer)
         return guard
 
     def _is_inner(self, guard: Guard) -> bool:

@@ -37,6 +37,11 @@ class Effects:
         self._undo: list[Callable[[], None]] = []
 
     @property
+    def busy(self) -> bool:
+        """Whether anything is borrowed and must be given back."""
+        return bool(self._undo)
+
+    @property
     def foldable(self) -> bool:
         """Whether one factor for all gradients can ride along in the optimizer's own pass."""
         return self._foldable
@@ -50,8 +55,10 @@ class Effects:
 
     def begin(self) -> bool:
         """Start a step; whether a ``GradScaler`` is known to keep its fused optimizer from taking it."""
-        found = scaler_found_inf(self._optimizer)
         self.skipped = False
+        if not self._foldable:
+            return False
+        found = scaler_found_inf(self._optimizer)
         if found is None:
             return False
         if found.device.type != "cpu":
@@ -61,12 +68,15 @@ class Effects:
             self._count_skip(True)
         return self.skipped
 
-    def carry_out(self, decision: Decision, params: Sequence[Tensor], loss_scale: Any, *, last: bool) -> bool:
+    def carry_out(
+        self, decision: Decision, params: Sequence[Tensor], grads: Sequence[Tensor | None], loss_scale: Any, *, last: bool
+    ) -> bool:
         """Apply one decision.
 
         Args:
             decision: what to do, in units of the true (unscaled) gradients.
             params: the parameters, in the order of the decision's rows.
+            grads: their gradients.
             loss_scale: factor that the gradients still carry, or ``None``.
             last: whether nothing else will be measured in this step, so that the factor may be folded.
 
@@ -76,7 +86,7 @@ class Effects:
         if decision.skip is not None and self._skip(decision.skip):
             return True
         if decision.scale is not None:
-            self._scale(decision, params, last)
+            self._scale(decision, grads, last)
         if decision.clamp is not None:
             low, high = decision.clamp if loss_scale is None else (bound * loss_scale for bound in decision.clamp)
             clamp_([coalesced_grad(p) for p in params if p.grad is not None], low, high)
@@ -107,7 +117,7 @@ class Effects:
         self.skipped = skip
         self.num_skipped = self.num_skipped + (skip.long() if isinstance(skip, Tensor) else int(skip))
 
-    def _scale(self, decision: Decision, params: Sequence[Tensor], last: bool) -> None:
+    def _scale(self, decision: Decision, grads: Sequence[Tensor | None], last: bool) -> None:
         scale: Any = decision.scale
         known = not isinstance(scale, Tensor)
         if not getattr(scale, "ndim", 0):
@@ -116,8 +126,8 @@ class Effects:
             if last and decision.clamp is None and self._foldable and not (known and scale < _TINY):
                 self._undo.append(fold(self._optimizer, scale=scale))
                 return
-        held = [p.grad for p in params if p.grad is not None]
-        if getattr(scale, "ndim", 0) and len(held) < len(params):
-            there = np.flatnonzero([p.grad is not None for p in params])
+        held = [g for g in grads if g is not None]
+        if getattr(scale, "ndim", 0) and len(held) < len(grads):
+            there = np.flatnonzero([g is not None for g in grads])
             scale = scale[torch.from_numpy(there).to(scale.device) if isinstance(scale, Tensor) else there]
         scale_(held, scale)

@@ -12,7 +12,7 @@ import operator
 import time
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -28,11 +28,12 @@ from steadygrad.measure.checkup import Checkup
 from steadygrad.measure.nonfinite import describe_nonfinite
 from steadygrad.measure.select import Engine, choose, measure
 from steadygrad.names import layout_of
-from steadygrad.policy import Policy, State
+from steadygrad.policy import NO_NEEDS, Policy, State
 from steadygrad.readings import Layout, Readings
 from steadygrad.record import Recorder, StepRecord
 from steadygrad.snapshot import restore_point
 
+_NOTHING = Decision()
 _ABORT_EVERY = 16  # steps between two looks at a device-side abort flag
 
 
@@ -134,10 +135,11 @@ class Guard:
 
     def before(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> tuple[Any, Any] | None:
         """What happens before ``optimizer.step(*args, **kwargs)``; new arguments where there is a closure to wrap."""
-        self._effects.release()
-        kwargs = kwargs or {}
-        # a step that is wrapped by another passes itself as the first argument of its hooks
+        if self._effects.busy:
+            self._effects.release()
+        # torch hands the optimizer to its hooks as the first argument of the step
         rest = args[1:] if args and args[0] is self.optimizer else args
+        kwargs = kwargs or {}
         closure = rest[0] if rest else kwargs.get("closure")
         if closure is None:
             self._react()
@@ -149,10 +151,12 @@ class Guard:
 
     def after(self) -> None:
         """What happens after the step: everything borrowed is given back, and the step is recorded."""
-        self._effects.release()
+        if self._effects.busy:
+            self._effects.release()
         if self._pending:
             self._pending = False
-            self._write_record()
+            if self.recorder is not None:
+                self._write_record(self.recorder)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on bit for bit: plain numbers, text and tensors (loads with ``weights_only=True``)."""
@@ -199,26 +203,37 @@ class Guard:
         return wrapped
 
     def _react(self) -> None:
-        self._refresh()
+        params = [p for group in self.optimizer.param_groups for p in group["params"]]
+        if len(params) != len(self._params) or not all(map(operator.is_, params, self._params)):
+            self._learn(params)
         if not self._pending:
             self.num_steps += 1
         self._pending = True
-        grads = [p.grad for p in self._params]
-        scale = to_host(loss_scale(self.optimizer))
-        first: Readings | None = None
-        whole = Decision()
+        grads = [p.grad for p in params]
+        scale = None
         scaler_skips = self._effects.begin()
-        for i, stage in enumerate(() if scaler_skips else self._stages):
+        if self._effects.foldable:
+            scale = to_host(loss_scale(self.optimizer))
+        if self._stages and not scaler_skips:
+            self.readings, self.decision = self._intervene(grads, scale)
+        else:
+            self.readings = self._measure(grads, NO_NEEDS, scale, True)
+        if self.readings.xp is np and not math.isfinite(self.readings.sum_sq.sum()):
+            self._report_nonfinite(grads, self.readings)
+
+    def _intervene(self, grads: Sequence[Tensor | None], scale: Any) -> tuple[Readings, Decision]:
+        """Stage by stage: measure, decide, apply. Returns the first readings and all decisions as one."""
+        last = len(self._stages) - 1
+        first: Readings | None = None
+        whole = _NOTHING
+        for i, stage in enumerate(self._stages):
             readings = self._measure(grads, stage.needs, scale, i == 0)
             first = first or readings
             decision = self._decide(i, stage, readings)
             whole = whole.then(decision, readings.xp) if i else decision
-            if self._effects.carry_out(decision, self._params, scale, last=i == len(self._stages) - 1):
+            if self._effects.carry_out(decision, self._params, grads, scale, last=i == last):
                 break
-        self.readings = readings = first or self._measure(grads, frozenset(), scale, True)
-        self.decision = whole
-        if readings.xp is np and not math.isfinite(readings.sum_sq.sum()):
-            self._report_nonfinite(grads, readings)
+        return cast(Readings, first), whole
 
     def _measure(self, grads: Sequence[Tensor | None], needs: frozenset[str], scale: Any, first: bool) -> Readings:
         if first and self._checkup is not None and self._checkup.due(self.num_steps):
@@ -256,11 +271,8 @@ class Guard:
 
     # ---- what the rows stand for ---------------------------------------------------------------------------------------
 
-    def _refresh(self) -> None:
-        """Learn the parameters again where groups were added or parameters replaced."""
-        params = [p for group in self.optimizer.param_groups for p in group["params"]]
-        if len(params) == len(self._params) and all(map(operator.is_, params, self._params)):
-            return
+    def _learn(self, params: list[Tensor]) -> None:
+        """Learn the parameters, at the first step and where groups were added or parameters replaced."""
         self._params = params
         self._layout = layout_of(self.optimizer, self._model)
         self._engine = choose(params, self._engine_name)
@@ -282,15 +294,15 @@ class Guard:
 
     # ---- the record ----------------------------------------------------------------------------------------------------
 
-    def _write_record(self) -> None:
-        if self.recorder is None or self._index is None or self.readings is None:
+    def _write_record(self, recorder: Recorder) -> None:
+        if self._index is None or self.readings is None:
             return
         loss = None if self._loss is None else self._loss()
         lr = self.optimizer.param_groups[0].get("lr")
         record = StepRecord(
             self._index, self.num_steps, time.perf_counter(), self.readings, self.decision, loss, lr, self._effects.skipped
         )
-        self.recorder.step(record)
+        recorder.step(record)
         if self._checkup is not None and self._checkup.begun:
             self._checkup.finish(self._index, self.num_steps, self._params, self.readings)
 

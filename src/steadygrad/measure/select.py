@@ -95,11 +95,14 @@ def measure(
     present = None
     if len(held) < len(grads):
         present = np.fromiter([g is not None for g in grads], np.bool_, len(grads))
+    sum_sq = spread(engine.read.sum_sq(held), present, engine.xp)
+    if not needs:
+        return Readings(layout, engine.xp, sum_sq, present)
     extra = {need: spread(_read(engine, need, held), present, engine.xp) for need in needs if need != "param_norm"}
     return Readings(
         layout=layout,
         xp=engine.xp,
-        sum_sq=spread(engine.read.sum_sq(held), present, engine.xp),
+        sum_sq=sum_sq,
         present=present,
         norm_p={float(need.removeprefix(_PREFIX)): value for need, value in extra.items() if need.startswith(_PREFIX)},
         abs_max=extra.get("abs_max"),
