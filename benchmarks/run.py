@@ -51,7 +51,7 @@ def main() -> None:
         results["clipping"] = clipping.run(rounds=5 if args.quick else 21)
         console.print(clipping_table(results["clipping"]))
     if "watching" in parts:
-        results["watching"] = watching.run(pairs=40 if args.quick else 400)
+        results["watching"] = watching.run(pairs=15 if args.quick else 120)
         console.print(watching_table(results["watching"]))
     if "starting" in parts:
         results["starting"] = starting.run(rounds=3 if args.quick else 7)

@@ -94,7 +94,7 @@ def _step(net: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor
 CASES = {"LeNet-5": lenet5, "LeNet-5, fused SGD": lenet5_sgd, "LSTM, 2 layers": lstm, "transformer, 6 layers": transformer}
 
 
-def run(pairs: int = 400, block: float = 0.02) -> list[dict[str, Any]]:
+def run(pairs: int = 120, block: float = 0.1) -> list[dict[str, Any]]:
     """One row per model.
 
     One watch stays open, with its writer thread and default flush interval. Short blocks of watched and of bare steps take turns;

@@ -27,7 +27,7 @@ from torch import Tensor
 from steadygrad.apply import clamp_, coalesced_grad, scale_
 from steadygrad.arguments import Held, Parameters, checked_limit, checked_mode, checked_norm_type, with_gradient
 from steadygrad.errors import ArgumentError, ArgumentTypeError, NonFiniteGradientError, SteadygradWarning
-from steadygrad.measure.select import Engine, choose, refuse_sharded
+from steadygrad.measure.select import Engine, choose
 from steadygrad.readings import INF, Layout, Readings
 
 NonFinite = Literal["raise", "skip", "zero", "pass"]
@@ -209,7 +209,6 @@ def get_total_norm(
 def _engine(call: str, grads: Sequence[Tensor], foreach: Any) -> Engine:
     if foreach is not None and not isinstance(foreach, bool):
         raise ArgumentTypeError(f"`{call}` expected `foreach` to be True, False or None, got {foreach!r}", slug="argument-type")
-    refuse_sharded(grads)
     return choose(grads, "foreach" if foreach else None)
 
 

@@ -61,17 +61,12 @@ class LossTap:
     def _note(self, tensors: Any) -> None:
         if self._used:
             self._values, self._used = [], False
+        if type(tensors) is Tensor and tensors.is_cpu and self._unscaled is None and tensors.numel() == 1:
+            self._values.append(tensors.item())  # now, since the script may write to it; on the CPU nothing waits
+            return
         for tensor in [tensors] if isinstance(tensors, Tensor) else tensors:
             if isinstance(tensor, Tensor) and tensor.numel() == 1:
-                if self._unscaled is not None and self._unscaled[0] is tensor:
-                    tensor = self._unscaled[1]
-                self._values.append(_number(tensor))
+                known = self._unscaled is not None and self._unscaled[0] is tensor
+                loss = (self._unscaled[1] if self._unscaled and known else tensor).detach().reshape(())
+                self._values.append(loss.item() if loss.is_cpu else loss)
         self._unscaled = None
-
-
-def _number(loss: Tensor) -> Any:
-    """A CPU loss as a number, now, since the script may write to it; elsewhere a tensor, so that nothing waits."""
-    if loss.device.type != "cpu" or type(loss) is not Tensor:
-        return loss.detach().reshape(())
-    number = loss.item()
-    return number.real if isinstance(number, complex) else float(number)

@@ -44,11 +44,13 @@ def choose(tensors: Sequence[Tensor], prefer: str | None = None) -> Engine:
 
     Raises:
         ArgumentError: unknown engine, or the CPU engine for tensors elsewhere.
+        UnsupportedError: a DTensor, of which each rank holds a part only.
 
     Example:
         >>> choose([torch.zeros(2)]).reason
         'all tensors are on the CPU'
     """
+    _refuse_sharded(tensors)
     elsewhere = {str(d) for d in {t.device for t in tensors} if d != _CPU}
     if prefer is None:
         if elsewhere:
@@ -90,12 +92,12 @@ def measure(
         array([5., 0.])
     """
     held = [g for g in grads if g is not None]
-    refuse_sharded(held)
     engine = engine or choose(held)
     present = None
+    sum_sq = engine.read.sum_sq(held)
     if len(held) < len(grads):
         present = np.fromiter([g is not None for g in grads], np.bool_, len(grads))
-    sum_sq = spread(engine.read.sum_sq(held), present, engine.xp)
+        sum_sq = spread(sum_sq, present, engine.xp)
     if not needs:
         return Readings(layout, engine.xp, sum_sq, present)
     extra = {need: spread(_read(engine, need, held), present, engine.xp) for need in needs if need != "param_norm"}
@@ -122,12 +124,12 @@ def spread(values: Any, present: np.ndarray | None, xp: Any) -> Any:
     return full.index_copy(0, torch.from_numpy(np.flatnonzero(present)).to(values.device), values)
 
 
-def refuse_sharded(grads: Sequence[Tensor]) -> None:
-    """Raise where a gradient is a shard: a norm of shards is not the norm of the whole."""
+def _refuse_sharded(grads: Sequence[Tensor]) -> None:
+    """Raise where a tensor is a shard: a norm of shards is not the norm of the whole."""
     for g in grads:
         if type(g) is not Tensor and hasattr(g, "placements"):
             raise UnsupportedError(
-                "this gradient is a DTensor (FSDP2, tensor parallel), of which each rank holds a part; steadygrad reads "
+                "this tensor is a DTensor (FSDP2, tensor parallel), of which each rank holds a part; steadygrad reads "
                 "whole tensors only, so far",
                 slug="sharded-unsupported",
             )
