@@ -39,7 +39,7 @@ test: $(STAMP)  ## Run all tests, the examples of the docstrings among them
 lint: $(STAMP)  ## Check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(STAMP)  ## Fix what ruff can fix
 	$(BIN)/ruff check --fix .

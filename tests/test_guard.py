@@ -288,7 +288,8 @@ def test_record_holds_what_happened(tmp_path):
     assert run.names == ("0.weight", "0.bias", "2.weight", "2.bias")
     assert run.skipped.tolist() == [step == 5 for step in range(12)]
     np.testing.assert_allclose(np.delete(run.total_norm_after, 5), 0.1, rtol=1e-4)
-    assert [e["kind"] for e in run.events] == ["attach", "nonfinite"]
+    assert [e["kind"] for e in run.events] == ["attach", "nonfinite", "skip"]
+    assert run.events[2]["message"] == Reason.NON_FINITE.message
     assert run.events[1]["nan"] == list(run.names)
     assert run.meta["policy"] == "chain(skip_nonfinite(), clip_by_global_norm(0.1))"
     assert run.checkups.step.tolist() == [1, 10]

@@ -34,6 +34,7 @@ from steadygrad.record import Recorder, StepRecord
 from steadygrad.snapshot import restore_point
 
 _NOTHING = Decision()
+_SCALER_SKIPPED = "the GradScaler found Inf or NaN, so the step was skipped and the loss scale is lowered"
 _ABORT_EVERY = 16  # steps between two looks at a device-side abort flag
 
 
@@ -217,9 +218,11 @@ class Guard:
         if self._stages and not scaler_skips:
             self.readings, self.decision = self._intervene(grads, scale)
         else:
-            self.readings = self._measure(grads, NO_NEEDS, scale, True)
+            self.readings, self.decision = self._measure(grads, NO_NEEDS, scale, True), _NOTHING
         if self.readings.xp is np and not math.isfinite(self.readings.sum_sq.sum()):
             self._report_nonfinite(grads, self.readings)
+        if self._effects.skipped is True:
+            self._report_skip(scaler_skips)
 
     def _intervene(self, grads: Sequence[Tensor | None], scale: Any) -> tuple[Readings, Decision]:
         """Stage by stage: measure, decide, apply. Returns the first readings and all decisions as one."""
@@ -305,6 +308,11 @@ class Guard:
         recorder.step(record)
         if self._checkup is not None and self._checkup.begun:
             self._checkup.finish(self._index, self.num_steps, self._params, self.readings)
+
+    def _report_skip(self, scaler_skips: bool) -> None:
+        if self.recorder is not None:
+            message = _SCALER_SKIPPED if scaler_skips else Reason(int(self.decision.reason)).message
+            self.recorder.event("skip", step=self.num_steps, optimizer=self._index, message=message)
 
     def _report_nonfinite(self, grads: Sequence[Tensor | None], readings: Readings) -> None:
         if self.recorder is None or self._index is None:
