@@ -25,9 +25,10 @@ import torch
 from torch import Tensor
 
 from steadygrad.apply import clamp_, coalesced_grad, scale_
-from steadygrad.arguments import Held, Parameters, checked_limit, checked_mode, checked_norm_type, with_gradient
+from steadygrad.checks import norm_exponent, not_negative
 from steadygrad.errors import ArgumentError, ArgumentTypeError, NonFiniteGradientError, SteadygradWarning
 from steadygrad.measure.select import Engine, choose
+from steadygrad.parameters import Held, Parameters, checked_mode, with_gradient
 from steadygrad.readings import INF, Layout, Readings
 
 NonFinite = Literal["raise", "skip", "zero", "pass"]
@@ -80,7 +81,7 @@ def clip_grad_norm_(
     Reference:
         Pascanu, Mikolov, Bengio, "On the difficulty of training recurrent neural networks", ICML 2013, arXiv:1211.5063.
     """
-    max_norm, p = checked_limit("clip_grad_norm_", "max_norm", max_norm), checked_norm_type("clip_grad_norm_", norm_type)
+    max_norm, p = not_negative("clip_grad_norm_", "max_norm", max_norm), norm_exponent("clip_grad_norm_", norm_type)
     mode = checked_mode("clip_grad_norm_", nonfinite, error_if_nonfinite)
     held = with_gradient("clip_grad_norm_", parameters)
     grads = held.grads
@@ -120,7 +121,7 @@ def clip_grads_with_norm_(
         tensor([0.6000, 0.8000])
     """
     name = "clip_grads_with_norm_"
-    max_norm = checked_limit(name, "max_norm", max_norm)
+    max_norm = not_negative(name, "max_norm", max_norm)
     grads = with_gradient(name, parameters).grads
     _engine(name, grads, foreach)
     total: Any = total_norm
@@ -159,7 +160,7 @@ def clip_grad_value_(
         tensor([ 1.0000, -1.0000,  0.5000])
     """
     name = "clip_grad_value_"
-    limit = checked_limit(name, "clip_value", clip_value)
+    limit = not_negative(name, "clip_value", clip_value)
     mode = checked_mode(name, nonfinite, False)
     held = with_gradient(name, parameters)
     grads = held.grads
@@ -196,7 +197,7 @@ def get_total_norm(
         tensor(94868.3281)
     """
     name = "get_total_norm"
-    p = checked_norm_type(name, norm_type)
+    p = norm_exponent(name, norm_type)
     held = [tensors] if isinstance(tensors, Tensor) else list(tensors)
     engine = _engine(name, held, foreach)
     values = _read(engine, held, p)

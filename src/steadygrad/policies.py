@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from steadygrad.checks import show
 from steadygrad.decide import (
     chain,
     clip_by_global_norm,
@@ -27,7 +28,6 @@ from steadygrad.decide import (
     masked,
     skip_nonfinite,
 )
-from steadygrad.decide.arguments import show
 from steadygrad.errors import ArgumentError, ArgumentTypeError
 from steadygrad.policy import Policy
 from steadygrad.transforms import clip_by_value

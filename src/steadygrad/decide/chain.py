@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from steadygrad.decide.arguments import show
+from steadygrad.checks import show
 from steadygrad.decision import Decision
 from steadygrad.errors import ArgumentTypeError, UnsupportedError
 from steadygrad.policy import NO_NEEDS, Policy, State, expression

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
-from steadygrad.decide.arguments import SLUG, fraction, show
+from steadygrad.checks import SLUG, fraction, show
 from steadygrad.decide.nonfinite import integer_zero
 from steadygrad.decide.schedules import Schedule
 from steadygrad.decision import Array, Decision, Reason

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from steadygrad.decide.arguments import SLUG, non_negative, norm_exponent, positive
+from steadygrad.checks import SLUG, non_negative, norm_exponent, positive
 from steadygrad.decide.layouts import by_layout
 from steadygrad.decide.limits import Limited, limit, limited_parts, limited_total, total_norm
 from steadygrad.decision import Decision

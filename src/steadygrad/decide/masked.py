@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from steadygrad.decide.arguments import show
+from steadygrad.checks import show
 from steadygrad.decide.layouts import by_layout
 from steadygrad.decision import Decision
 from steadygrad.errors import ArgumentError, ArgumentTypeError, UnsupportedError

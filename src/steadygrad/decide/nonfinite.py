@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from steadygrad.decide.arguments import count
+from steadygrad.checks import count
 from steadygrad.decision import Decision, Reason
 from steadygrad.policy import Policy, State, expression
 from steadygrad.readings import INF, Array, Readings

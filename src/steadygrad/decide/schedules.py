@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from steadygrad.decide.arguments import SLUG, count, fraction, number, positive, show
+from steadygrad.checks import SLUG, count, fraction, number, positive, show
 from steadygrad.decision import Array
 from steadygrad.errors import ArgumentError
 from steadygrad.policy import expression

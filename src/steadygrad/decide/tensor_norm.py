@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from steadygrad.decide.arguments import norm_exponent, positive
+from steadygrad.checks import norm_exponent, positive
 from steadygrad.decide.layouts import RowConstants, by_layout
 from steadygrad.decide.limits import limit, limited_parts, tensor_norms
 from steadygrad.decision import Decision

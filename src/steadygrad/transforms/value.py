@@ -6,16 +6,14 @@ The transform only names the bounds; the room `apply` writes.
 
 from __future__ import annotations
 
-import math
-from numbers import Real
-from typing import Any, overload
+from typing import overload
 
+from steadygrad.checks import SLUG, number
 from steadygrad.decision import Decision, Reason
-from steadygrad.errors import ArgumentError, ArgumentTypeError
+from steadygrad.errors import ArgumentError
 from steadygrad.policy import Policy, State, expression, stateless
 from steadygrad.readings import Readings
 
-SLUG = "threshold-invalid"
 _CLAMPED = int(Reason.CLAMPED)
 
 
@@ -52,13 +50,13 @@ def clip_by_value(max_value_or_low: float, high: float | None = None, /) -> Poli
     Reference:
         Mikolov, "Statistical Language Models Based on Neural Networks", 2012.
     """
-    first = _bound(max_value_or_low)
+    first = number("clip_by_value", "max_value" if high is None else "low", max_value_or_low)
     if high is None:
         if not first > 0.0:
             raise ArgumentError(f"`clip_by_value` expected `max_value` > 0, got {max_value_or_low!r}", slug=SLUG)
         bounds = (-first, first)
     else:
-        bounds = (first, _bound(high))
+        bounds = (first, number("clip_by_value", "high", high))
         if not (bounds[0] <= 0.0 <= bounds[1] and bounds[0] < bounds[1]):
             message = f"`clip_by_value` expected low <= 0 <= high and low < high, got low={max_value_or_low!r}, high={high!r}"
             raise ArgumentError(message, slug=SLUG)
@@ -70,15 +68,3 @@ def clip_by_value(max_value_or_low: float, high: float | None = None, /) -> Poli
 
     shown = bounds[1:] if bounds[0] == -bounds[1] else bounds
     return Policy(stateless, decide, expression("clip_by_value", *shown), rewrites=True)
-
-
-def _bound(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise ArgumentTypeError(f"`clip_by_value` expected numbers, got {value!r} ({type(value).__name__})", slug=SLUG)
-    try:
-        result = float(value)
-    except OverflowError:
-        raise ArgumentError("`clip_by_value` expected numbers that fit a float; use `inf`", slug=SLUG) from None
-    if math.isnan(result):
-        raise ArgumentError("`clip_by_value` expected numbers, got nan", slug=SLUG)
-    return result

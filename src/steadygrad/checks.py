@@ -1,8 +1,8 @@
-"""Checks of the numbers that people give to policies: one place, one wording.
+"""Checks of the numbers that people give: one place, one wording.
 
-A limit must be a number above zero. Zero is refused because it says two things at once (freeze the parameters? skip the
-step?), and a gradient of zero does neither: momentum and weight decay still move the parameters. A boolean is refused
-although Python counts it as a number, and a tensor because comparing with it would wait for the device.
+The limit of a policy must be a number above zero. Zero is refused because it says two things at once (freeze the parameters?
+skip the step?), and a gradient of zero does neither: momentum and weight decay still move the parameters. A boolean is
+refused although Python counts it as a number, and a tensor because comparing with it would wait for the device.
 """
 
 from __future__ import annotations
@@ -87,10 +87,18 @@ def fraction(call: str, name: str, value: Any) -> float:
     return result
 
 
+def not_negative(call: str, name: str, value: Any) -> float:
+    """The value as a float that is zero or above; infinity is allowed. For the drop-ins, where torch takes zero."""
+    result = number(call, name, value)
+    if result < 0.0:
+        raise ArgumentError(f"`{call}` expected `{name}` >= 0, got {show(value)}: {_NEGATIVE}", slug=SLUG)
+    return result
+
+
 def non_negative(call: str, name: str, value: Any) -> float:
     """The value as a finite float that is zero or above."""
-    result = number(call, name, value)
-    if result < 0.0 or math.isinf(result):
+    result = not_negative(call, name, value)
+    if math.isinf(result):
         raise ArgumentError(f"`{call}` expected `{name}` to be finite and >= 0, got {show(value)}", slug=SLUG)
     return result
 

@@ -1,14 +1,12 @@
-"""What the public functions accept: parameters, limits, norm types; checked before anything is changed."""
+"""What the drop-ins accept as parameters, sorted out before anything is changed."""
 
 from __future__ import annotations
 
 # Where torch is not annotated:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from numbers import Real
 from types import GeneratorType
 from typing import Any
 
@@ -91,30 +89,6 @@ def _refuse_other(call: str, i: int, param: Any) -> None:
             f"{describe(i, param)}. Pass the parameters, not their gradients",
             slug="gradients-given",
         )
-
-
-def checked_limit(call: str, argument: str, value: Any) -> float:
-    """A limit as a float: a number >= 0, no bool; ``inf`` stands for "no limit"."""
-    if isinstance(value, Tensor) and value.numel() == 1:
-        value = float(value)
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise ArgumentTypeError(f"`{call}` expected `{argument}` to be a number, got {value!r}", slug="threshold-invalid")
-    if not float(value) >= 0.0:
-        raise ArgumentError(f"`{call}` expected `{argument}` >= 0, got {value!r}", slug="threshold-invalid")
-    return float(value)
-
-
-def checked_norm_type(call: str, value: Any) -> float:
-    """A norm type as a float: p > 0 or ``inf``."""
-    try:
-        p = float(value)
-    except (TypeError, ValueError):
-        p = math.nan
-    if isinstance(value, bool) or not p > 0.0:
-        raise ArgumentError(
-            f"`{call}` expected `norm_type` > 0 or inf, got {value!r}; no other p gives a norm", slug="norm-type-invalid"
-        )
-    return p
 
 
 def checked_mode(call: str, nonfinite: str, error_if_nonfinite: bool) -> str:
