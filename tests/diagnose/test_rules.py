@@ -21,7 +21,7 @@ def test_a_healthy_run_has_no_findings():
 
 def test_a_threshold_that_always_binds():
     (finding,) = threshold(make_run(total_norm=NORMS, loss=LOSS, threshold=0.1))
-    assert (finding.slug, finding.severity) == ("threshold-always-binds", "warning")
+    assert (finding.slug, finding.severity) == ("threshold-always-binds", "info")
     assert finding.evidence["share_clipped"] == 1.0
     assert finding.evidence["median_coefficient"] == pytest.approx(0.1, rel=0.05)
     assert finding.evidence["suggested_threshold"] == pytest.approx(np.percentile(NORMS[40:], 99), rel=0.05)

@@ -61,7 +61,7 @@ def _always(run: Run, series: Series, late: slice, share: float) -> Finding:
     factor = median_of(run.coefficient[series.rows][late])
     return Finding(
         slug="threshold-always-binds",
-        severity="warning",
+        severity="info",  # it may be what makes the run train: a fact to know, not a fault to mend
         title=f"The clipping threshold bound in {share:.0%} of the steps",
         evidence=evidence,
         cause=(
@@ -69,8 +69,9 @@ def _always(run: Run, series: Series, late: slice, share: float) -> Finding:
             f" {short(1 / factor) if factor > 0 else 'many'} times smaller and a step of fixed length, not a safety net."
         ),
         remedies=(
-            f"For a safety net run again with {clip_flag(suggested)} ({origin}).",
-            "If the run only trains with this threshold, lower the learning rate instead and warm it up.",
+            f"If the run trains well, keep it. To have a safety net instead, change two things together: a learning rate"
+            f" {short(1 / factor) if factor > 0 else 'many'} times smaller, and {clip_flag(suggested)} ({origin}).",
+            "A higher threshold alone makes the steps longer, and may bring back what the low one prevents.",
         ),
     )
 
