@@ -153,6 +153,21 @@ def test_a_broken_watcher_switches_itself_off_and_says_so(tmp_path, monkeypatch)
     assert "no measure today" in session.notes[0]
 
 
+@pytest.mark.parametrize("loop", [closure_loop, recurrent_loop])
+@pytest.mark.parametrize("part", ["steadygrad.guard.loop.measure", "steadygrad.loss.LossTap._note"])
+def test_no_part_of_the_watcher_can_break_training(loop, part, tmp_path, monkeypatch):
+    bare_losses, _ = loop()
+
+    def broken(*_, **__):
+        raise RuntimeError("broken part")
+
+    monkeypatch.setattr(part, broken)
+    with sg.watch(tmp_path / "run") as session:
+        losses, _ = loop()
+    assert losses == bare_losses
+    assert sum("watch-off" in note for note in session.notes) == 1
+
+
 def test_a_broken_protection_is_loud(tmp_path, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("no measure today")

@@ -17,9 +17,13 @@ class LossTap:
 
     Several backward calls between two steps add up, as their gradients do. Optimizers that step on the same backward pass get
     the same loss. A loss that ``GradScaler.scale`` has multiplied is noted as it was before.
+
+    Args:
+        shield: called with a function and its arguments, to call it and to catch what it raises.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shield: Callable[..., Any]) -> None:
+        self._shield = shield
         self._values: list[Any] = []
         self._used = False
         self._unscaled: tuple[Tensor, Tensor] | None = None
@@ -33,7 +37,7 @@ class LossTap:
 
         @functools.wraps(backward)
         def noting_backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-            self._note(tensors)
+            self._shield(self._note, tensors)
             return backward(tensors, *args, **kwargs)
 
         @functools.wraps(scale)

@@ -8,7 +8,7 @@ policy is another matter: if a protection fails, the error goes through.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -83,7 +83,7 @@ class watch:
         self._argv = tuple(argv)
         self._flush_interval = flush_interval
         self._recorder: Recorder | None = None
-        self._tap = LossTap()
+        self._tap = LossTap(self._shielded)
         self._handles: list[Any] = []
         self._stepping: list[Guard] = []
         self._watched: WeakSet[Optimizer] = WeakSet()
@@ -136,15 +136,14 @@ class watch:
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         if self._off or (self._policy is None and os.getpid() != self._pid):
             return None
-        try:
-            guard = optimizer.__dict__.get(_KEY) or self._new_guard(optimizer)
-            if self._stepping and self._is_inner(guard):
-                return None
-            self._stepping.append(guard)
-            return guard.before(args, kwargs)
-        except Exception as error:  # the one boundary: a watcher's error is not the script's
-            self._failed(error)
+        return self._shielded(self._begin_step, optimizer, args, kwargs)
+
+    def _begin_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+        guard = optimizer.__dict__.get(_KEY) or self._new_guard(optimizer)
+        if self._stepping and self._is_inner(guard):
             return None
+        self._stepping.append(guard)
+        return guard.before(args, kwargs)
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         del args, kwargs
@@ -152,14 +151,23 @@ class watch:
         if guard is None or not self._stepping or self._stepping[-1] is not guard:
             return
         self._stepping.pop()
+        self._shielded(guard.after)
+
+    def _shielded(self, action: Callable[..., Any], *args: Any) -> Any:
+        """The one boundary: a watcher's error is not the script's. It is noted, and the watcher switches itself off."""
+        if self._off:
+            return None
         try:
-            guard.after()
-        except Exception as error:  # the same boundary, after the step
+            return action(*args)
+        except Exception as error:
+            if self._policy is not None:
+                raise
             self._failed(error)
+            return None
 
     def _new_guard(self, optimizer: Optimizer) -> Guard:
         """A guard for an optimizer seen for the first time, kept on the optimizer so that watching keeps nothing alive."""
-        guard = Guard(optimizer, self._policy, record=self._recorder, loss=self._tap.value, attach=False)
+        guard = Guard(optimizer, self._policy, record=self._recorder, loss=self._tap.value, attach=False, shield=self._shielded)
         optimizer.__dict__[_KEY] = guard
         self._watched.add(optimizer)
         return guard
@@ -174,8 +182,6 @@ class watch:
         return any(id(p) in mine for outer in self._stepping for group in outer.optimizer.param_groups for p in group["params"])
 
     def _failed(self, error: Exception) -> None:
-        if self._policy is not None:
-            raise error
         self._off = True
         self.notes.append(
             f"watch-off: the watcher switched itself off after step {self.num_steps}, training went on: "

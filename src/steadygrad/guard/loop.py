@@ -48,6 +48,7 @@ class Guard:
         record: directory of a new run, or an open :class:`~steadygrad.record.Recorder`; ``None`` records nothing.
         engine: ``"cpu"`` or ``"foreach"`` to force how gradients are measured.
         loss: called at each step for the loss to record.
+        shield: called with what is to be done inside a closure, to do it and to catch what it raises; ``None`` catches nothing.
         attach: ``False`` leaves it to the caller to call :meth:`before` and :meth:`after` around each step.
 
     Attributes:
@@ -80,6 +81,7 @@ class Guard:
         record: str | PathLike[str] | Recorder | None = None,
         engine: str | None = None,
         loss: Callable[[], Any] | None = None,
+        shield: Callable[[Callable[[], None]], Any] | None = None,
         attach: bool = True,
     ) -> None:
         _check(optimizer, policy)
@@ -91,6 +93,7 @@ class Guard:
         self._model = model
         self._engine_name = engine
         self._loss = loss
+        self._shield = shield
         self._stages: tuple[Policy, ...] = () if policy is None else (policy.stages or (policy,))
         self._states: list[State] | None = None
         self._loaded: list[State] | None = None
@@ -195,11 +198,17 @@ class Guard:
         def wrapped() -> Any:
             with torch.enable_grad():
                 loss = closure()
+            if self._shield is None:
+                react()
+            else:
+                self._shield(react)
+            return loss
+
+        def react() -> None:
             self._effects.release()
             self._react()
             if restore is not None and self.skipped:
                 self._effects.undo_with(restore)
-            return loss
 
         return wrapped
 
