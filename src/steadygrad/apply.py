@@ -25,6 +25,7 @@ from torch.optim import SGD, Optimizer
 
 from steadygrad.errors import UnsupportedError
 
+_HALF = (torch.float16, torch.bfloat16)
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 _TINY = 1e-30  # below it a factor, or its inverse, no longer fits float32
 
@@ -92,14 +93,17 @@ def _multiply(grads: Sequence[Tensor], factor: float) -> None:
 
 
 def _scale_on_device(grads: Sequence[Tensor], scale: Tensor) -> None:
-    factors = scale.unbind() if scale.dim() else [scale] * len(grads)
-    moved: dict[tuple[int, torch.device], Tensor] = {}
-    for grad, factor in zip(grads, factors, strict=True):
-        key = (id(factor), grad.device)
-        if key not in moved:
-            moved[key] = factor.to(grad.device)
-        with torch.no_grad():
-            _written(grad).mul_(moved[key])
+    factors = list(scale.unbind()) if scale.dim() else [scale] * len(grads)
+    with torch.no_grad():
+        for device, dtype in {(g.device, g.dtype) for g in grads}:
+            rows = [i for i, g in enumerate(grads) if g.device == device and g.dtype is dtype]
+            tensors = [_written(grads[i]) for i in rows]
+            here = [factors[i].to(device) for i in rows] if scale.dim() else [scale.to(device)] * len(rows)
+            if dtype in _HALF:  # the kernel would round the factor to half precision first, and a small one to zero
+                for tensor, factor in zip(tensors, here, strict=True):
+                    tensor.copy_(tensor.float().mul_(factor))
+            else:
+                cast(Any, torch)._foreach_mul_(tensors, here if scale.dim() else here[0])
 
 
 def _written(grad: Tensor) -> Tensor:
