@@ -260,7 +260,7 @@ def test_detach_leaves_the_optimizer_as_it_was():
 
 def test_an_error_in_the_step_leaves_nothing_behind():
     model, optimizer = model_and(OPTIMIZERS["fused_adamw"])
-    sg.Guard(optimizer, sg.clip_by_global_norm(1e-3))
+    guard = sg.Guard(optimizer, sg.clip_by_global_norm(1e-3))
     backward(model, 0)
     optimizer.param_groups[0]["betas"] = None
     with pytest.raises(TypeError):
@@ -272,6 +272,7 @@ def test_an_error_in_the_step_leaves_nothing_behind():
     optimizer.step()
     assert not hasattr(optimizer, "grad_scale")
     assert torch.isfinite(parameters(model)[0] - before[0]).all()
+    assert guard.num_steps == 2
 
 
 def test_record_holds_what_happened(tmp_path):

@@ -23,7 +23,7 @@ from steadygrad.apply import loss_scale
 from steadygrad.decision import Decision, Reason
 from steadygrad.errors import ArgumentError, ArgumentTypeError, NonFiniteGradientError
 from steadygrad.guard.effects import Effects
-from steadygrad.guard.values import as_tensor, to_host
+from steadygrad.guard.values import packed, to_host, unpacked
 from steadygrad.measure.checkup import Checkup
 from steadygrad.measure.nonfinite import describe_nonfinite
 from steadygrad.measure.select import Engine, choose, measure
@@ -139,8 +139,8 @@ class Guard:
 
     def before(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> tuple[Any, Any] | None:
         """What happens before ``optimizer.step(*args, **kwargs)``; new arguments where there is a closure to wrap."""
-        if self._effects.busy:
-            self._effects.release()
+        if self._pending:
+            self._abandon()
         # torch hands the optimizer to its hooks as the first argument of the step
         rest = args[1:] if args and args[0] is self.optimizer else args
         kwargs = kwargs or {}
@@ -164,9 +164,8 @@ class Guard:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on bit for bit: plain numbers, text and tensors (loads with ``weights_only=True``)."""
-        states = self._states or self._loaded or []
-        flat = {f"{i}.{key}": as_tensor(v) for i, state in enumerate(states) for key, v in state.items()}
-        return {"policy": repr(self.policy), "num_steps": self.num_steps, "num_skipped": self.num_skipped, "state": flat}
+        state = packed(self._states or self._loaded or [])
+        return {"policy": repr(self.policy), "num_steps": self.num_steps, "num_skipped": self.num_skipped, "state": state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where :meth:`state_dict` was called.
@@ -181,10 +180,7 @@ class Guard:
                 slug="state-mismatch",
             )
         self.num_steps, self._effects.num_skipped = state["num_steps"], state["num_skipped"]
-        self._states, self._loaded = None, [{} for _ in self._stages]
-        for key, value in state["state"].items():
-            stage, name = key.split(".", 1)
-            self._loaded[int(stage)][name] = value.numpy()[()]
+        self._states, self._loaded = None, unpacked(state["state"], len(self._stages))
 
     # ---- one step ------------------------------------------------------------------------------------------------------
 
@@ -233,6 +229,13 @@ class Guard:
         if self._effects.skipped is True:
             self._report_skip(scaler_skips)
 
+    def _abandon(self) -> None:
+        """Forget a step that ended in an error, so that there was no "after"."""
+        self._pending = False
+        self._effects.release()
+        if self._checkup is not None:
+            self._checkup.cancel()
+
     def _intervene(self, grads: Sequence[Tensor | None], scale: Any) -> tuple[Readings, Decision]:
         """Stage by stage: measure, decide, apply. Returns the first readings and all decisions as one."""
         last = len(self._stages) - 1
@@ -249,7 +252,8 @@ class Guard:
 
     def _measure(self, grads: Sequence[Tensor | None], needs: frozenset[str], scale: Any, first: bool) -> Readings:
         if first and self._checkup is not None and self._checkup.due(self.num_steps):
-            needs = needs | self._checkup.begin(self._params)
+            self._checkup.begin(self._params)
+            needs = needs | self._checkup.needs
         readings = measure(grads, self._layout, needs, params=self._params, engine=self._engine)
         return readings if scale is None else readings.scaled(1.0 / scale)
 

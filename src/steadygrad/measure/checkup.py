@@ -33,6 +33,9 @@ class Checkup:
 
     Args:
         sink: where they go.
+
+    Attributes:
+        needs: the readings that a check-up wants besides.
     """
 
     needs = frozenset({"abs_max", "param_norm"})
@@ -51,10 +54,13 @@ class Checkup:
         """Whether step number ``step`` (from 1) is to be checked."""
         return step % _EVERY == 0 or step in (1, 10)
 
-    def begin(self, params: Sequence[Tensor]) -> frozenset[str]:
-        """Remember a sample of the parameters before the step; the readings that are needed besides."""
-        self._before = [_sample(p).clone() for p in params]
-        return self.needs
+    def begin(self, params: Sequence[Tensor]) -> None:
+        """Remember a sample of the parameters before the step; once, if a closure is evaluated several times."""
+        self._before = self._before or [_sample(p).clone() for p in params]
+
+    def cancel(self) -> None:
+        """Forget what :meth:`begin` remembered."""
+        self._before = []
 
     def finish(self, optimizer: int, step: int, params: Sequence[Tensor], readings: Readings) -> None:
         """Compare with the parameters after the step, and hand everything over."""
