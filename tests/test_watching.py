@@ -124,6 +124,45 @@ def test_a_policy_protects(tmp_path):
     np.testing.assert_allclose(run.total_norm_after, 1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("loop", [plain_loop, gan_loop, closure_loop, recurrent_loop])
+def test_the_quick_way_and_the_long_way_record_the_same(loop, tmp_path, monkeypatch):
+    with sg.watch(tmp_path / "quick"):
+        loop()
+    monkeypatch.setattr("steadygrad.guard.observer.Observer._glance", lambda self: False)
+    with sg.watch(tmp_path / "long"):
+        loop()
+    quick, long = sg.load_run(tmp_path / "quick"), sg.load_run(tmp_path / "long")
+    for column in (
+        "step",
+        "optimizer",
+        "loss",
+        "total_norm",
+        "total_norm_after",
+        "coefficient",
+        "skipped",
+        "reason",
+        "lr",
+        "grad_norm",
+    ):
+        np.testing.assert_array_equal(getattr(quick, column), getattr(long, column), err_msg=column)
+    assert quick.checkups.step.tolist() == long.checkups.step.tolist()
+
+
+def test_the_quick_way_leaves_what_is_unusual_to_the_long_way(tmp_path):
+    a, b = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([a, b], lr=0.0)
+    with sg.watch(tmp_path / "run"):
+        for grads in ([1.0, 2.0], [3.0, None], [float("nan"), 1.0], [4.0, 1e-30], [5.0, 6.0]):
+            for p, value in zip((a, b), grads, strict=True):
+                p.grad = None if value is None else torch.full_like(p, value)
+            optimizer.step()
+    run = sg.load_run(tmp_path / "run")
+    assert run.step.tolist() == [1, 2, 3, 4, 5]
+    assert run.present.tolist() == [[True, True], [True, False], [True, True], [True, True], [True, True]]
+    np.testing.assert_allclose(run.grad_norm[3], [4 * 2**0.5, 1e-30 * 3**0.5], rtol=1e-6)
+    assert [e["kind"] for e in run.events] == ["attach", "nonfinite"]
+
+
 def test_nothing_is_left_behind(tmp_path):
     backward, scale = torch.autograd.backward, torch.amp.GradScaler.scale
     w = nn.Parameter(torch.ones(2))

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from steadygrad.errors import ArgumentError, ArgumentTypeError
-from steadygrad.guard import Guard
+from steadygrad.guard import Guard, Observer
 from steadygrad.loss import LossTap
 from steadygrad.policy import Policy
 from steadygrad.record import Recorder
@@ -151,7 +151,8 @@ class watch:
         if guard is None or not self._stepping or self._stepping[-1] is not guard:
             return
         self._stepping.pop()
-        self._shielded(guard.after)
+        if guard.pending:
+            self._shielded(guard.after)
 
     def _shielded(self, action: Callable[..., Any], *args: Any) -> Any:
         """The one boundary: a watcher's error is not the script's. It is noted, and the watcher switches itself off."""
@@ -167,7 +168,8 @@ class watch:
 
     def _new_guard(self, optimizer: Optimizer) -> Guard:
         """A guard for an optimizer seen for the first time, kept on the optimizer so that watching keeps nothing alive."""
-        guard = Guard(optimizer, self._policy, record=self._recorder, loss=self._tap.value, attach=False, shield=self._shielded)
+        kind = Guard if self._policy is not None else Observer
+        guard = kind(optimizer, self._policy, record=self._recorder, loss=self._tap.value, attach=False, shield=self._shielded)
         optimizer.__dict__[_KEY] = guard
         self._watched.add(optimizer)
         return guard

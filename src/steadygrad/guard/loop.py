@@ -55,6 +55,7 @@ class Guard:
         readings: what was measured at the last step, before anything was done.
         decision: what was decided at the last step.
         num_steps: steps seen, skipped ones too.
+        pending: whether :meth:`after` has something to do.
 
     Raises:
         ArgumentTypeError: ``optimizer`` is no torch optimizer, or ``policy`` no policy.
@@ -101,7 +102,7 @@ class Guard:
         self._layout = Layout(())
         self._engine: Engine | None = None
         self._effects = Effects(optimizer)
-        self._pending = False
+        self.pending = False
         self._index: int | None = None
         self._owns_recorder = record is not None and not isinstance(record, Recorder)
         self.recorder = record if isinstance(record, Recorder) or record is None else Recorder(record, policy=repr(policy))
@@ -139,7 +140,7 @@ class Guard:
 
     def before(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> tuple[Any, Any] | None:
         """What happens before ``optimizer.step(*args, **kwargs)``; new arguments where there is a closure to wrap."""
-        if self._pending:
+        if self.pending:
             self._abandon()
         # torch hands the optimizer to its hooks as the first argument of the step
         rest = args[1:] if args and args[0] is self.optimizer else args
@@ -157,8 +158,8 @@ class Guard:
         """What happens after the step: everything borrowed is given back, and the step is recorded."""
         if self._effects.busy:
             self._effects.release()
-        if self._pending:
-            self._pending = False
+        if self.pending:
+            self.pending = False
             if self.recorder is not None:
                 self._write_record(self.recorder)
 
@@ -212,9 +213,9 @@ class Guard:
         params = [p for group in self.optimizer.param_groups for p in group["params"]]
         if len(params) != len(self._params) or not all(map(operator.is_, params, self._params)):
             self._learn(params)
-        if not self._pending:
+        if not self.pending:
             self.num_steps += 1
-        self._pending = True
+        self.pending = True
         grads = [p.grad for p in params]
         scale = None
         scaler_skips = self._effects.begin()
@@ -231,7 +232,7 @@ class Guard:
 
     def _abandon(self) -> None:
         """Forget a step that ended in an error, so that there was no "after"."""
-        self._pending = False
+        self.pending = False
         self._effects.release()
         if self._checkup is not None:
             self._checkup.cancel()
@@ -307,8 +308,6 @@ class Guard:
         else:
             recorder.update_optimizer(self._index, self._layout)
         recorder.event("attach", step=self.num_steps, optimizer=self._index, message=f"{len(self._layout)} parameters")
-
-    # ---- the record ----------------------------------------------------------------------------------------------------
 
     def _write_record(self, recorder: Recorder) -> None:
         if self._index is None or self.readings is None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 # Where torch is not annotated:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -46,6 +47,27 @@ def sum_sq(grads: Sequence[Tensor]) -> np.ndarray:
     if not values or (sum(values) < np.inf and min(values) >= _SUSPECT):
         return np.array(values, np.float64)
     return np.array([_checked(grad, value) for grad, value in zip(grads, values, strict=True)], np.float64)
+
+
+def glance(params: Sequence[Tensor]) -> np.ndarray | None:
+    """What :func:`sum_sq` gives for the parameters' gradients, in the common case, in as few calls as can be.
+
+    Returns:
+        float64, shape ``(n,)``; ``None`` where a gradient is absent, large, of an unusual kind, or not plainly finite: then
+        ``sum_sq`` must look.
+    """
+    values: list[float] = []
+    for param in params:
+        try:
+            array = cast(Tensor, param.grad).numpy()
+        except (AttributeError, TypeError, RuntimeError):  # no gradient, or one that NumPy has no word for
+            return None
+        if array.size > _SMALL or (array.dtype is not _FLOAT32 and array.dtype is not _FLOAT64):
+            return None
+        values.append(float(np.vdot(array, array)))
+    if values and sum(values) < np.inf and min(values) >= _SUSPECT:
+        return np.array(values)
+    return None
 
 
 def abs_max(grads: Sequence[Tensor]) -> np.ndarray:
