@@ -24,7 +24,7 @@ class LossTap:
 
     def __init__(self, shield: Callable[..., Any]) -> None:
         self._shield = shield
-        self._values: list[Any] = []
+        self._total: Any = None  # a running sum, since a program may call backward for ever without a step
         self._used = False
         self._unscaled: tuple[Tensor, Tensor] | None = None
         self._backward: Callable[..., Any] | None = None
@@ -60,17 +60,20 @@ class LossTap:
     def value(self) -> Any:
         """The loss since the step before: a number, a tensor of shape ``()`` on a device, or ``None``."""
         self._used = True
-        return sum(self._values) if self._values else None
+        return self._total
 
     def _note(self, tensors: Any) -> None:
         if self._used:
-            self._values, self._used = [], False
+            self._total, self._used = None, False
         if type(tensors) is Tensor and tensors.is_cpu and self._unscaled is None and tensors.numel() == 1:
-            self._values.append(tensors.item())  # now, since the script may write to it; on the CPU nothing waits
+            self._add(tensors.item())  # now, since the script may write to it; on the CPU nothing waits
             return
         for tensor in [tensors] if isinstance(tensors, Tensor) else tensors:
             if isinstance(tensor, Tensor) and tensor.numel() == 1:
                 known = self._unscaled is not None and self._unscaled[0] is tensor
                 loss = (self._unscaled[1] if self._unscaled and known else tensor).detach().reshape(())
-                self._values.append(loss.item() if loss.is_cpu else loss)
+                self._add(loss.item() if loss.is_cpu else loss)
         self._unscaled = None
+
+    def _add(self, value: Any) -> None:
+        self._total = value if self._total is None else self._total + value

@@ -176,11 +176,30 @@ def program_frames(traceback: TracebackType | None) -> TracebackType | None:
     entry = traceback
     while entry is not None:
         if entry.tb_frame.f_code in _LAST_FRAMES:
-            return entry.tb_next
+            return _without_wrappers(entry.tb_next)
         entry = entry.tb_next
     return traceback
 
 
+def _without_wrappers(traceback: TracebackType | None) -> TracebackType | None:
+    """Take out our frames that only pass a call on, around ``backward`` and closures; where the error is ours, all stay."""
+    frames: list[TracebackType] = []
+    while traceback is not None:
+        frames.append(traceback)
+        traceback = traceback.tb_next
+    if not frames or _is_ours(frames[-1]):
+        return frames[0] if frames else None
+    kept = [frame for frame in frames if not _is_ours(frame)]
+    for frame, following in zip(kept, [*kept[1:], None], strict=True):
+        frame.tb_next = following
+    return kept[0]
+
+
+def _is_ours(frame: TracebackType) -> bool:
+    return frame.tb_frame.f_code.co_filename.startswith(_PACKAGE)
+
+
+_PACKAGE = os.path.join(os.path.dirname(__file__), "")
 _LAST_FRAMES = frozenset(kind._start.__code__ for kind in (_Script, _Archive, _Module))  # pyright: ignore[reportPrivateUsage]
 
 
