@@ -9,6 +9,7 @@ from torch import nn
 
 import steadygrad as sg
 from steadygrad import watching
+from steadygrad.diagnose import diagnose
 
 
 def plain_loop(steps=12):
@@ -161,6 +162,19 @@ def test_the_quick_way_leaves_what_is_unusual_to_the_long_way(tmp_path):
     assert run.present.tolist() == [[True, True], [True, False], [True, True], [True, True], [True, True]]
     np.testing.assert_allclose(run.grad_norm[3], [4 * 2**0.5, 1e-30 * 3**0.5], rtol=1e-6)
     assert [e["kind"] for e in run.events] == ["attach", "nonfinite"]
+
+
+def test_a_norm_that_overflows_float32_is_reported_and_diagnosed(tmp_path):
+    w = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([w], lr=0.0)
+    with sg.watch(tmp_path / "run"):
+        for value in [1.0] * 12 + [3e38] + [1.0] * 12:
+            w.grad = torch.full_like(w, value)
+            optimizer.step()
+    run = sg.load_run(tmp_path / "run")
+    assert [(e["kind"], e["step"]) for e in run.events] == [("attach", 0), ("nonfinite", 13)]
+    assert run.events[1]["overflowed"] == list(run.names)
+    assert "norm-overflow" in {finding.slug for finding in diagnose(run)}
 
 
 def test_nothing_is_left_behind(tmp_path):

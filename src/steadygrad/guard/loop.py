@@ -7,7 +7,6 @@ the closure's backward pass.
 
 from __future__ import annotations
 
-import math
 import operator
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ from steadygrad.errors import ArgumentError, ArgumentTypeError, NonFiniteGradien
 from steadygrad.guard.effects import Effects
 from steadygrad.guard.values import packed, to_host, unpacked
 from steadygrad.measure.checkup import Checkup
-from steadygrad.measure.nonfinite import describe_nonfinite
+from steadygrad.measure.nonfinite import FLOAT32_MAX_SQ, describe_nonfinite
 from steadygrad.measure.select import Engine, choose, measure
 from steadygrad.names import layout_of
 from steadygrad.policy import NO_NEEDS, Policy, State
@@ -225,7 +224,7 @@ class Guard:
             self.readings, self.decision = self._intervene(grads, scale)
         else:
             self.readings, self.decision = self._measure(grads, NO_NEEDS, scale, True), _NOTHING
-        if self.readings.xp is np and not math.isfinite(self.readings.sum_sq.sum()):
+        if self.readings.xp is np and not self.readings.sum_sq.sum() <= FLOAT32_MAX_SQ:
             self._report_nonfinite(grads, self.readings)
         if self._effects.skipped is True:
             self._report_skip(scaler_skips)
@@ -330,8 +329,8 @@ class Guard:
         if self.recorder is None or self._index is None:
             return
         found = describe_nonfinite(grads, readings)
-        if len(found["nan"]) + len(found["inf"]):
-            message = f"{len(found['nan'])} gradients with NaN, {len(found['inf'])} with Inf, {len(found['finite'])} finite"
+        if found["nan"] or found["inf"] or found["overflowed"]:
+            message = ", ".join(f"{len(found[kind])} {kind}" for kind in ("nan", "inf", "overflowed", "finite"))
             self.recorder.event("nonfinite", step=self.num_steps, optimizer=self._index, message=message, **found)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from steadygrad.measure.cpu import count_nonfinite
 from steadygrad.readings import Readings
 
-_FLOAT32_MAX_SQ = float(np.finfo(np.float32).max) ** 2
+FLOAT32_MAX_SQ = float(np.finfo(np.float32).max) ** 2
 
 
 def describe_nonfinite(grads: Sequence[Tensor | None], readings: Readings) -> dict[str, list[str] | list[int]]:
@@ -34,7 +34,7 @@ def describe_nonfinite(grads: Sequence[Tensor | None], readings: Readings) -> di
         if grad is None:
             continue
         if np.isfinite(value):
-            names["overflowed" if value > _FLOAT32_MAX_SQ else "finite"].append(name)
+            names["overflowed" if value > FLOAT32_MAX_SQ else "finite"].append(name)
             continue
         nan, inf = count_nonfinite(grad)
         kind = "nan" if nan else "inf"
