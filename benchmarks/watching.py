@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,14 @@ def lenet5_layers() -> nn.Module:
 def lenet5() -> Step:
     """LeNet-5 as in `examples/lenet5.py`, with Adam, batch 32."""
     net = lenet5_layers()
-    return _step(net, torch.optim.Adam(net.parameters(), lr=2e-3), torch.randn(32, 1, 32, 32), torch.randint(0, 10, (32,)))
+    return _step(net, torch.optim.Adam(net.parameters(), lr=1e-5), *_images())
 
 
 def lenet5_sgd() -> Step:
     """The same with the cheapest optimizer there is: fused SGD. The shortest step anyone will watch."""
     net = lenet5_layers()
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, fused=True)
-    return _step(net, optimizer, torch.randn(32, 1, 32, 32), torch.randint(0, 10, (32,)))
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-5, fused=True)
+    return _step(net, optimizer, *_images())
 
 
 class CharLSTM(nn.Module):
@@ -57,7 +58,7 @@ class CharLSTM(nn.Module):
 def lstm() -> Step:
     """A two-layer LSTM, batch 32, 64 characters, Adam."""
     net = CharLSTM()
-    return _step(net, torch.optim.Adam(net.parameters(), lr=1e-3), torch.randint(0, 65, (32, 64)), torch.randint(0, 65, (32, 64)))
+    return _step(net, torch.optim.Adam(net.parameters(), lr=1e-3), _text(32), _text(32))
 
 
 class CharTransformer(nn.Module):
@@ -77,13 +78,23 @@ class CharTransformer(nn.Module):
 def transformer() -> Step:
     """A six-layer transformer, batch 16, 64 characters, AdamW."""
     net = CharTransformer()
-    return _step(
-        net, torch.optim.AdamW(net.parameters(), lr=1e-3), torch.randint(0, 65, (16, 64)), torch.randint(0, 65, (16, 64))
-    )
+    return _step(net, torch.optim.AdamW(net.parameters(), lr=1e-3), _text(16), _text(16))
 
 
-def _step(net: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> Step:
+def _images() -> tuple[list[Tensor], list[Tensor]]:
+    """Noise with random labels. With a tiny learning rate units do not die on it, which would be another, dearer case."""
+    return list(torch.randn(256, 32, 1, 32, 32)), list(torch.randint(0, 10, (256, 32)))
+
+
+def _text(batch: int) -> list[Tensor]:
+    return list(torch.randint(0, 65, (256, batch, 64)))
+
+
+def _step(net: nn.Module, optimizer: torch.optim.Optimizer, inputs: list[Tensor], targets: list[Tensor]) -> Step:
+    batches = cycle(zip(inputs, targets, strict=True))
+
     def step() -> None:
+        x, y = next(batches)
         optimizer.zero_grad()
         nn.functional.cross_entropy(net(x), y).backward()
         optimizer.step()

@@ -37,7 +37,11 @@ class LossTap:
 
         @functools.wraps(backward)
         def noting_backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-            self._shield(self._note, tensors)
+            # the common case in as few calls as can be: on the CPU nothing waits, and nothing here can fail
+            if self._used and self._unscaled is None and type(tensors) is Tensor and tensors.is_cpu and tensors.numel() == 1:
+                self._total, self._used = tensors.item(), False  # now, since the script may write to it
+            else:
+                self._shield(self._note, tensors)
             return backward(tensors, *args, **kwargs)
 
         @functools.wraps(scale)
@@ -65,9 +69,6 @@ class LossTap:
     def _note(self, tensors: Any) -> None:
         if self._used:
             self._total, self._used = None, False
-        if type(tensors) is Tensor and tensors.is_cpu and self._unscaled is None and tensors.numel() == 1:
-            self._add(tensors.item())  # now, since the script may write to it; on the CPU nothing waits
-            return
         for tensor in [tensors] if isinstance(tensors, Tensor) else tensors:
             if isinstance(tensor, Tensor) and tensor.numel() == 1:
                 known = self._unscaled is not None and self._unscaled[0] is tensor

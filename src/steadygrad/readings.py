@@ -55,7 +55,7 @@ class Layout:
         return Layout(take(self.names), take(self.groups), take(self.shapes), take(self.dtypes))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # never changed once made; freezing it would cost every step five times the making
 class Readings:
     """One step's measurements; ``n`` tensors, all arrays of the namespace ``xp`` and at least float32.
 

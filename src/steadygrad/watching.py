@@ -136,14 +136,16 @@ class watch:
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         if self._off or (self._policy is None and os.getpid() != self._pid):
             return None
-        return self._shielded(self._begin_step, optimizer, args, kwargs)
-
-    def _begin_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
-        guard = optimizer.__dict__.get(_KEY) or self._new_guard(optimizer)
-        if self._stepping and self._is_inner(guard):
-            return None
-        self._stepping.append(guard)
-        return guard.before(args, kwargs)
+        try:  # as in `_shielded`, without its call: this is in the middle of every step
+            guard = optimizer.__dict__.get(_KEY) or self._new_guard(optimizer)
+            if self._stepping and self._is_inner(guard):
+                return None
+            self._stepping.append(guard)
+            return guard.before(args, kwargs)
+        except Exception as error:
+            if self._policy is not None:
+                raise
+            self._failed(error)
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         del args, kwargs
@@ -164,7 +166,6 @@ class watch:
             if self._policy is not None:
                 raise
             self._failed(error)
-            return None
 
     def _new_guard(self, optimizer: Optimizer) -> Guard:
         """A guard for an optimizer seen for the first time, kept on the optimizer so that watching keeps nothing alive."""

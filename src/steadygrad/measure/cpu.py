@@ -46,7 +46,7 @@ def sum_sq(grads: Sequence[Tensor]) -> np.ndarray:
             values.append(_sum_sq_of_rows(flat(grad)))
     if not values or (sum(values) < np.inf and min(values) >= _SUSPECT):
         return np.array(values, np.float64)
-    return np.array([_checked(grad, value) for grad, value in zip(grads, values, strict=True)], np.float64)
+    return _rechecked(grads, values)
 
 
 def glance(params: Sequence[Tensor]) -> np.ndarray | None:
@@ -65,9 +65,11 @@ def glance(params: Sequence[Tensor]) -> np.ndarray | None:
         if array.size > _SMALL or (array.dtype is not _FLOAT32 and array.dtype is not _FLOAT64):
             return None
         values.append(float(np.vdot(array, array)))
-    if values and sum(values) < np.inf and min(values) >= _SUSPECT:
+    if not values or not sum(values) < np.inf:
+        return None
+    if min(values) >= _SUSPECT:
         return np.array(values)
-    return None
+    return _rechecked([cast(Tensor, param.grad) for param in params], values)
 
 
 def abs_max(grads: Sequence[Tensor]) -> np.ndarray:
@@ -85,6 +87,10 @@ def count_nonfinite(grad: Tensor) -> tuple[int, int]:
     x = elements(grad)
     nan = torch.isnan(x)
     return int(nan.sum().numpy()), int((torch.isinf(x) & ~nan).sum().numpy())
+
+
+def _rechecked(grads: Sequence[Tensor], values: Sequence[float]) -> np.ndarray:
+    return np.array([_checked(grad, value) for grad, value in zip(grads, values, strict=True)], np.float64)
 
 
 def _checked(grad: Tensor, value: float) -> float:
