@@ -20,7 +20,7 @@ from steadygrad.decide import (
 from steadygrad.decision import Reason
 from steadygrad.errors import ArgumentError, ArgumentTypeError, NonFiniteGradientError, UnsupportedError
 from steadygrad.policy import Policy, stateless
-from steadygrad.transforms import clip_by_value
+from steadygrad.transforms.value import clip_by_value
 
 BAD = [np.array([math.nan]), np.array([1.0])]
 GOOD = [np.array([3.0]), np.array([4.0])]

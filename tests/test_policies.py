@@ -16,7 +16,7 @@ pattern = st.text(st.characters(codec="utf-8", exclude_characters="!\0"), min_si
 
 def build(name, *args, **kwargs):
     """The policy that a factory of this name makes."""
-    return (POLICIES | SCHEDULES)[name](*args, **kwargs)
+    return {**POLICIES, **SCHEDULES}[name](*args, **kwargs)
 
 
 factors = st.floats(min_value=1e-3, max_value=1.0)
@@ -100,7 +100,7 @@ def test_any_arguments_give_a_policy_or_an_error_of_our_own(name, arguments):
         "policy-arguments",
         "threshold-invalid",
         "pattern-invalid",
-        "masked-rewrites",
+        "masked-stages",
         "norm-type-invalid",
     }
     assert outcome(f"{name}({', '.join(arguments)})") in {"policy"} | slugs
@@ -207,7 +207,7 @@ def test_only_text_is_parsed(text):
 
 def test_the_table_is_sorted_and_holds_the_factories_under_their_own_names():
     assert list(POLICIES) == sorted(POLICIES)
-    assert all(factory.__name__ == name for name, factory in (POLICIES | SCHEDULES).items())
+    assert all(factory.__name__ == name for name, factory in {**POLICIES, **SCHEDULES}.items())
 
 
 def test_a_long_integer_is_shown_in_the_message_without_failing():

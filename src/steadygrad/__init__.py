@@ -80,9 +80,12 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name in _HOME:
+        value = getattr(import_module(f"steadygrad.{_HOME[name]}"), name)
+    elif not name.startswith("_") and name in (registry := import_module("steadygrad.policies").POLICIES):
+        value = registry[name]  # every word that `--policy` knows
+    else:
         raise AttributeError(f"module 'steadygrad' has no attribute {name!r}")
-    value = getattr(import_module(f"steadygrad.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 

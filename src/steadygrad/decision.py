@@ -7,10 +7,12 @@ A :class:`Decision` is a handful of numbers. It has a neutral element, ``Decisio
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 Array = Any
 """An array of the readings' own namespace: NumPy, torch, jax.numpy or keras.ops; or a Python number."""
@@ -24,10 +26,14 @@ class Reason(enum.IntEnum):
 
     NONE = 0
     DECAYED = 1
-    CLAMPED = 2
-    CLIPPED = 3
-    NON_FINITE = 4
-    TOO_MANY_NON_FINITE = 5
+    NORMALIZED = 2
+    REWRITTEN = 3
+    CLAMPED = 4
+    CLIPPED = 5
+    UPDATE_LIMITED = 6
+    SPIKE = 7
+    NON_FINITE = 8
+    TOO_MANY_NON_FINITE = 9
 
     @property
     def message(self) -> str:
@@ -38,8 +44,12 @@ class Reason(enum.IntEnum):
 _MESSAGES = {
     Reason.NONE: "the gradient was left as it is",
     Reason.DECAYED: "the gradient was multiplied by its decay factor",
+    Reason.NORMALIZED: "the gradient was brought to a norm of its own, above or below what it was",
+    Reason.REWRITTEN: "gradient elements were rewritten by a transform",
     Reason.CLAMPED: "gradient elements were limited to an interval",
     Reason.CLIPPED: "the gradient norm was above its limit, so the gradient was scaled down",
+    Reason.UPDATE_LIMITED: "the parameters' update was above its limit, so it was scaled down",
+    Reason.SPIKE: "the gradient norm was far outside of what is usual in this run, so the step was skipped",
     Reason.NON_FINITE: "a gradient holds NaN or Inf, so the step was skipped",
     Reason.TOO_MANY_NON_FINITE: "too many steps in a row were skipped because a gradient holds NaN or Inf",
 }
@@ -47,11 +57,16 @@ _MESSAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do with the gradients of one step: first scale, then clamp; or skip the step altogether.
+    """What to do with the gradients of one step: first scale, then clamp, then rewrite; or skip the step altogether.
 
     Attributes:
         scale: factor per tensor, shape ``(n,)``, or one for all, shape ``()``. ``None`` stands for 1.
+        unit_scale: factor per unit (row, output channel), shape ``(num_units,)``, see ``Layout.units``. ``None``: none.
         clamp: ``(low, high)`` bounds on every element, applied after the scale. ``None``: no bounds.
+        numbers: what the policy's ``rewrite`` wants to know, by name: shape ``(n,)``, of which each tensor gets its row, or
+            ``()``. ``None``: nothing.
+        rows: which tensors bounds and ``rewrite`` are for, a NumPy boolean array of shape ``(n,)``. ``None``: all.
+        update_scale: factor per tensor on the parameters' own update, applied after the step, shape ``(n,)``. ``None``: none.
         skip: boolean, shape ``()``; true where the optimizer must not take this step. ``None``: no.
         abort: boolean, shape ``()``; true where training should stop with an error. ``None``: no.
         reason: a :class:`Reason` as an integer, shape ``()``.
@@ -59,13 +74,18 @@ class Decision:
 
     Example:
         >>> Decision(scale=0.5).then(Decision(scale=0.5, reason=int(Reason.CLIPPED)))
-        Decision(scale=0.25, clamp=None, skip=None, abort=None, reason=3, threshold=None)
+        Decision(scale=0.25, unit_scale=None, clamp=None, numbers=None, rows=None, update_scale=None, skip=None, abort=None,
+                 reason=5, threshold=None)
         >>> Decision(clamp=(-1.0, 1.0)).then(Decision(scale=0.5)).clamp  # s*clamp(g) is clamp(s*g) with scaled bounds
         (-0.5, 0.5)
     """
 
     scale: Array | None = None
+    unit_scale: Array | None = None
     clamp: tuple[Array, Array] | None = None
+    numbers: Mapping[str, Array] | None = None
+    rows: np.ndarray | None = None
+    update_scale: Array | None = None
     skip: Array | None = None
     abort: Array | None = None
     reason: Array = 0
@@ -85,7 +105,11 @@ class Decision:
             clamp = (_into(clamp[0], other.clamp, xp), _into(clamp[1], other.clamp, xp))
         return Decision(
             scale=_combine(self.scale, other.scale, _product),
+            unit_scale=_combine(self.unit_scale, other.unit_scale, _product),
             clamp=clamp or other.clamp,
+            numbers=self.numbers if other.numbers is None else other.numbers,
+            rows=self.rows if other.rows is None else other.rows,
+            update_scale=_combine(self.update_scale, other.update_scale, _product),
             skip=_combine(self.skip, other.skip, _either),
             abort=_combine(self.abort, other.abort, _either),
             reason=_worst(self.reason, other.reason, xp),

@@ -11,45 +11,52 @@ import difflib
 import inspect
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 from steadygrad.checks import show
-from steadygrad.decide import (
-    chain,
-    clip_by_global_norm,
-    clip_by_group_norm,
-    clip_by_norm,
-    clip_by_rms,
-    cosine,
-    decay,
-    exponential,
-    inverse_time,
-    masked,
-    skip_nonfinite,
-)
 from steadygrad.errors import ArgumentError, ArgumentTypeError
 from steadygrad.policy import Policy
-from steadygrad.transforms import clip_by_value
 
-POLICIES: dict[str, Callable[..., Policy]] = {
-    "chain": chain,
-    "clip_by_global_norm": clip_by_global_norm,
-    "clip_by_group_norm": clip_by_group_norm,
-    "clip_by_norm": clip_by_norm,
-    "clip_by_rms": clip_by_rms,
-    "clip_by_value": clip_by_value,
-    "decay": decay,
-    "masked": masked,
-    "skip_nonfinite": skip_nonfinite,
+_HOME = {
+    "chain": "decide",
+    "clip_by_global_norm": "decide",
+    "clip_by_group_norm": "decide",
+    "clip_by_norm": "decide",
+    "clip_by_rms": "decide",
+    "clip_by_value": "transforms.value",
+    "decay": "decide",
+    "masked": "decide",
+    "skip_nonfinite": "decide",
 }
+_HOME_OF_SCHEDULES = {"cosine": "decide", "exponential": "decide", "inverse_time": "decide"}
+
+
+class _Factories(Mapping[str, Callable[..., Any]]):
+    """Functions by public name, each imported when it is first asked for: those that rewrite elements import torch."""
+
+    def __init__(self, home: dict[str, str]) -> None:
+        self._home = home
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        return getattr(import_module(f"steadygrad.{self._home[name]}"), name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._home)
+
+    def __len__(self) -> int:
+        return len(self._home)
+
+
+POLICIES: Mapping[str, Callable[..., Policy]] = _Factories(_HOME)
 """Every policy by its public name, sorted."""
 
-SCHEDULES: dict[str, Callable[..., Any]] = {"cosine": cosine, "exponential": exponential, "inverse_time": inverse_time}
+SCHEDULES: Mapping[str, Callable[..., Any]] = _Factories(_HOME_OF_SCHEDULES)
 """What may stand where a policy takes a schedule."""
 
 _CONSTANTS = {"inf": math.inf, "nan": math.nan}  # nan, so that the policy itself can say why it is refused
-_FACTORIES: dict[str, Callable[..., Any]] = POLICIES | SCHEDULES
+_FACTORIES = _Factories(_HOME | _HOME_OF_SCHEDULES)
 _LITERALS = (bool, int, float, str, type(None))
 _LONGEST = 3000
 _DEEPEST = 30
@@ -139,9 +146,9 @@ def _keywords(node: ast.Call, depth: int) -> dict[str, Any]:
 
 
 def _call(name: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    factory = _FACTORIES.get(name)
-    if factory is None:
+    if name not in _FACTORIES:
         raise _unknown(name)
+    factory = _FACTORIES[name]
     signature = inspect.signature(factory)
     try:
         signature.bind(*args, **kwargs)

@@ -9,13 +9,16 @@ Deviation from Optax, whose two-function shape this borrows: ``decide`` never se
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from steadygrad.decision import Decision
 from steadygrad.readings import Readings
 
 State = dict[str, Any]
+"""Arrays by name. Those whose name begins with ``tensor_`` have one row per tensor, shape ``(n, ...)``: where parameters are
+added, rows are added."""
+PER_TENSOR = "tensor_"
 NO_NEEDS: frozenset[str] = frozenset()
 
 
@@ -25,6 +28,48 @@ def stateless(readings: Readings) -> State:
     return {}
 
 
+class Place(NamedTuple):
+    """One tensor's surroundings, for a function that rewrites its gradient or limits its update.
+
+    Attributes:
+        name: the parameter's name.
+        param: the parameter. Only a constraint may write to it.
+        group: the optimizer's parameter group that it belongs to: learning rate and so on.
+        slots: the optimizer's state of this parameter, such as ``exp_avg_sq``; empty before its first step.
+        memory: tensors of the function's own that live on from step to step. Saved with the guard; empty at first.
+        numbers: this tensor's row of ``Decision.numbers``.
+        step: steps taken before this one, from 0.
+        shard: which part of a sharded tensor this is; 0 for a whole one.
+        before: a constraint's copy of the parameter before the step, where it asked for one.
+    """
+
+    name: str
+    param: Any
+    group: Mapping[str, Any]
+    slots: dict[str, Any]
+    memory: dict[str, Any]
+    numbers: Mapping[str, Any]
+    step: int
+    shard: int = 0
+    before: Any = None
+
+
+class Constraint(NamedTuple):
+    """What is done to a parameter after the optimizer has moved it. Not called for a step that was skipped.
+
+    Attributes:
+        limit: writes to ``place.param`` in place, under ``no_grad``; no host synchronisation.
+        wants_before: whether ``place.before`` is needed. Costs a copy of the parameters.
+        wants: names of optimizer settings that must be there (``"lr"``, ``"weight_decay"``), checked when it is attached.
+        accepts: which parameters, by name; ``None``: all.
+    """
+
+    limit: Callable[[Place], None]
+    wants_before: bool = False
+    wants: tuple[str, ...] = ()
+    accepts: Callable[[str], bool] | None = None
+
+
 class Policy(NamedTuple):
     """How to react to one step's readings. Pure: no parameters, no I/O, no host synchronisation.
 
@@ -32,9 +77,13 @@ class Policy(NamedTuple):
         init: first readings to state.
         decide: readings and state to decision and next state.
         text: the expression that makes this policy again; what ``repr`` shows and ``--policy`` parses.
-        needs: extra readings, e.g. ``{"abs_max", "param_norm", "norm_p:1.0"}``; ``sum_sq`` is always there.
+        needs: extra readings, e.g. ``{"abs_max", "norm_p:1.0"}``, see :class:`~steadygrad.readings.Readings`; ``sum_sq`` is
+            always there. ``"param_norm:10"`` stands for a reading at the first step and every tenth after it.
         rewrites: true for a transform: it changes elements, so what follows in a chain must measure again.
         stages: for a chain that must measure again on the way, the policies between two measurements; else empty.
+        rewrite: for a transform, what it does to one dense, real gradient in float32 or float64, in place. It is not called for a
+            step that is skipped, so nothing that is not finite reaches it; it allocates one tensor of that size at most.
+        constraints: what is done to the parameters after the step.
 
     Example:
         >>> import numpy as np, steadygrad as sg
@@ -53,6 +102,8 @@ class Policy(NamedTuple):
     needs: frozenset[str] = NO_NEEDS
     rewrites: bool = False
     stages: tuple[Any, ...] = ()
+    rewrite: Callable[[Any, Place], None] | None = None
+    constraints: tuple[Constraint, ...] = ()
 
     def __repr__(self) -> str:
         return self.text

@@ -27,16 +27,21 @@ class Layout:
         groups: index of the parameter group of each tensor.
         shapes: shape of each tensor.
         dtypes: data type of each tensor, as text (``"float32"``).
+        unit_dims: the dimension of each tensor along which its units lie (a row of a linear layer, an output channel of a
+            convolution); -1: the tensor is one unit. Left out: 0 for tensors of two dimensions and more, else -1.
     """
 
     names: tuple[str, ...]
     groups: tuple[int, ...] = ()
     shapes: tuple[tuple[int, ...], ...] = ()
     dtypes: tuple[str, ...] = ()
+    unit_dims: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.groups:
             object.__setattr__(self, "groups", (0,) * len(self.names))
+        if not self.unit_dims:
+            object.__setattr__(self, "unit_dims", tuple(0 if len(shape) > 1 else -1 for shape in self.shapes))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -46,13 +51,23 @@ class Layout:
         """Number of elements of each tensor."""
         return tuple(int(np.prod(shape, dtype=np.int64)) for shape in self.shapes)
 
+    @cached_property
+    def num_units(self) -> tuple[int, ...]:
+        """Number of units of each tensor."""
+        return tuple(1 if dim < 0 else shape[dim] for shape, dim in zip(self.shapes, self.unit_dims, strict=True))
+
+    @cached_property
+    def tensor_of_unit(self) -> np.ndarray:
+        """For each unit of all tensors, in order, the row of its tensor, shape ``(num_units,)``."""
+        return np.repeat(np.arange(len(self)), np.array(self.num_units, np.int64))
+
     def select(self, index: Sequence[int]) -> Layout:
         """The layout of a subset of the tensors."""
 
         def take(values: tuple[Any, ...]) -> tuple[Any, ...]:
             return tuple(values[i] for i in index) if values else ()
 
-        return Layout(take(self.names), take(self.groups), take(self.shapes), take(self.dtypes))
+        return Layout(take(self.names), take(self.groups), take(self.shapes), take(self.dtypes), take(self.unit_dims))
 
 
 @dataclass(slots=True, eq=False)  # never changed once made; freezing it would cost every step five times the making
@@ -71,6 +86,11 @@ class Readings:
         norm_p: for each p other than 2 and inf that a policy asked for, the p-norm of each tensor, shape ``(n,)``.
         abs_max: largest modulus per tensor, shape ``(n,)``; ``None`` where nobody asked.
         param_norm: 2-norm of each parameter, shape ``(n,)``; ``None`` where nobody asked.
+        unit_sum_sq: ``sum_sq`` of each unit of all tensors, shape ``(num_units,)``; ``None`` where nobody asked (``"units"``).
+        unit_param_norm: 2-norm of each unit of the parameters, shape ``(num_units,)``; comes with ``unit_sum_sq``.
+        lr: learning rate of each tensor, shape ``(n,)``; ``None`` where nobody asked.
+        update_rms: ``sqrt(mean(g²/v))`` of each tensor with v Adam's second moment as this step will leave it, shape ``(n,)``;
+            ``None`` where nobody asked.
 
     Example:
         >>> r = Readings(Layout(("a", "b")), np, np.array([9.0, 16.0]))
@@ -87,6 +107,10 @@ class Readings:
     norm_p: Mapping[float, Array] = field(default_factory=dict[float, Array])
     abs_max: Array | None = None
     param_norm: Array | None = None
+    unit_sum_sq: Array | None = None
+    unit_param_norm: Array | None = None
+    lr: Array | None = None
+    update_rms: Array | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -121,25 +145,26 @@ class Readings:
     def scaled(self, scale: Array) -> Readings:
         """The readings as they will be once tensor ``i`` is multiplied by ``scale[i]`` (or all by one number)."""
         size = abs(scale)
+        per_unit = size[self.layout.tensor_of_unit] if self.unit_sum_sq is not None and getattr(size, "ndim", 0) else size
         return replace(
             self,
             sum_sq=self.sum_sq * (size * size),
+            unit_sum_sq=None if self.unit_sum_sq is None else self.unit_sum_sq * (per_unit * per_unit),
             abs_max=None if self.abs_max is None else self.abs_max * size,
             norm_p={p: value * size for p, value in self.norm_p.items()},
+            update_rms=None,  # not to be had by arithmetic; a chain measures again before a policy that needs it
         )
 
     def select(self, layout: Layout, index: Sequence[int]) -> Readings:
         """The readings of the tensors ``index``, whose layout is ``layout``."""
         rows = np.asarray(index)  # not a list: jax refuses one
-        return replace(
-            self,
-            layout=layout,
-            sum_sq=self.sum_sq[rows],
-            present=None if self.present is None else self.present[rows],
-            abs_max=None if self.abs_max is None else self.abs_max[rows],
-            param_norm=None if self.param_norm is None else self.param_norm[rows],
-            norm_p={p: value[rows] for p, value in self.norm_p.items()},
-        )
+        per_tensor = ("present", "abs_max", "param_norm", "lr", "update_rms")
+        taken = {name: value[rows] for name in per_tensor if (value := getattr(self, name)) is not None}
+        if self.unit_sum_sq is not None:
+            units = np.flatnonzero(np.isin(self.layout.tensor_of_unit, rows))  # in the order of the layout: so must `index` be
+            taken |= {name: getattr(self, name)[units] for name in ("unit_sum_sq", "unit_param_norm")}
+        norms = {p: value[rows] for p, value in self.norm_p.items()}
+        return replace(self, layout=layout, sum_sq=self.sum_sq[rows], norm_p=norms, **taken)
 
     def _measured(self, value: Array | None, need: str) -> Array:
         if value is None:

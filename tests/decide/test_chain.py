@@ -7,7 +7,7 @@ import torch
 from steadygrad.decide import chain, clip_by_global_norm, clip_by_norm, decay, exponential, parts_of, skip_nonfinite
 from steadygrad.decision import Reason
 from steadygrad.errors import ArgumentTypeError, UnsupportedError
-from steadygrad.transforms import clip_by_value
+from steadygrad.transforms.value import clip_by_value
 
 XP = pytest.mark.parametrize("xp", [np, torch], ids=["numpy", "torch"])
 

@@ -6,7 +6,8 @@ import torch
 
 from steadygrad.decide import chain, clip_by_global_norm, clip_by_norm, decay, exponential, masked, skip_nonfinite
 from steadygrad.errors import ArgumentError, ArgumentTypeError, UnsupportedError
-from steadygrad.transforms import clip_by_value
+from steadygrad.readings import Layout, Readings
+from steadygrad.transforms.value import clip_by_value
 
 XP = pytest.mark.parametrize("xp", [np, torch], ids=["numpy", "torch"])
 NAMES = ("emb.weight", "rnn.weight", "rnn.bias", "out.weight")
@@ -96,9 +97,18 @@ def test_a_new_layout_is_looked_at_anew(readings_of):
     assert decide(policy, readings_of(np, [2.0] * 2, names=NAMES[:2])).scale.tolist() == [1.0, 0.5]
 
 
-@pytest.mark.parametrize("inner", [clip_by_value(1.0), chain(clip_by_value(1.0), clip_by_norm(1.0))])
-def test_bounds_inside_are_refused(inner):
-    with pytest.raises(UnsupportedError, match="masked-rewrites"):
+def test_bounds_inside_are_for_the_chosen_rows():
+    policy = masked(clip_by_value(1.0), "a")
+    readings = Readings(Layout(("a", "b")), np, np.ones(2))
+    decision, _ = policy.decide(readings, policy.init(readings))
+    assert decision.clamp == (-1.0, 1.0)
+    assert decision.rows.tolist() == [True, False]
+    assert policy.rewrites
+
+
+@pytest.mark.parametrize("inner", [chain(clip_by_value(1.0), clip_by_norm(1.0))])
+def test_chains_that_measure_on_the_way_are_refused(inner):
+    with pytest.raises(UnsupportedError, match="masked-stages"):
         masked(inner, "*")
 
 

@@ -11,7 +11,7 @@ from steadygrad.arrays import Limiter
 from steadygrad.decision import Reason
 from steadygrad.errors import ArgumentError, ArgumentTypeError, UnsupportedError
 from steadygrad.policies import parse_policy
-from steadygrad.transforms import clip_by_value
+from steadygrad.transforms.value import clip_by_value
 
 finite = arrays(np.float32, st.integers(0, 20), elements=st.floats(-(2.0**100), 2.0**100, width=32))
 

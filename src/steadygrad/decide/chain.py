@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from steadygrad.checks import show
 from steadygrad.decision import Decision
 from steadygrad.errors import ArgumentTypeError, UnsupportedError
-from steadygrad.policy import NO_NEEDS, Policy, State, expression
+from steadygrad.policy import NO_NEEDS, Constraint, Policy, State, expression
 from steadygrad.readings import Readings
 
 
@@ -113,24 +113,31 @@ class _Staged:
 def _joined(flat: list[Policy]) -> Policy:
     functions = _Joined(tuple(flat))
     rewrites = any(policy.rewrites for policy in flat)
-    return Policy(functions.init, functions.decide, expression("chain", *flat), _all_needs(flat), rewrites)
+    rewrite = flat[-1].rewrite if flat else None
+    text, constraints = expression("chain", *flat), _constraints(flat)
+    return Policy(functions.init, functions.decide, text, _all_needs(flat), rewrites, rewrite=rewrite, constraints=constraints)
 
 
 def _staged(flat: list[Policy], stages: list[list[Policy]]) -> Policy:
     text = expression("chain", *flat)
     functions = _Staged(tuple(flat), text)
     policies: tuple[Any, ...] = tuple(chain(*stage) for stage in stages)
-    return Policy(functions.init, functions.decide, text, _all_needs(flat), policies[-1].rewrites, policies)
+    needs, rewrites = _all_needs(flat), policies[-1].rewrites
+    return Policy(functions.init, functions.decide, text, needs, rewrites, policies, constraints=_constraints(flat))
 
 
 def _stages(flat: list[Policy]) -> list[list[Policy]]:
-    """Cut after each policy that rewrites, unless it is the last."""
+    """Cut after each policy that rewrites, unless it is the last, and before a reading that cannot be had by arithmetic."""
     stages: list[list[Policy]] = [[]]
     for policy in flat:
-        if stages[-1] and stages[-1][-1].rewrites:
+        if stages[-1] and (stages[-1][-1].rewrites or "update_rms" in policy.needs):
             stages.append([])
         stages[-1].append(policy)
     return stages
+
+
+def _constraints(policies: list[Policy]) -> tuple[Constraint, ...]:
+    return tuple(constraint for policy in policies for constraint in policy.constraints)
 
 
 def _all_needs(policies: list[Policy]) -> frozenset[str]:

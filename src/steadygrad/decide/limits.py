@@ -13,6 +13,7 @@ Deviations, and why:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from steadygrad.readings import INF, Readings
 
 _SMALLEST, _LARGEST = 1e-37, 1e38
 _NONE, _CLIPPED, _NON_FINITE = int(Reason.NONE), int(Reason.CLIPPED), int(Reason.NON_FINITE)
+_REWRITTEN = int(Reason.REWRITTEN)
 
 
 class Limited(NamedTuple):
@@ -92,3 +94,10 @@ def tensor_norms(readings: Readings, p: float) -> Array:
     with np.errstate(over="ignore"):
         norms = readings.norms(p)
         return norms if p == 2.0 else readings.xp.where(readings.sum_sq < INF, norms, INF)
+
+
+def rewriting(readings: Readings, numbers: Mapping[str, Array] | None = None) -> Decision:
+    """The decision of a transform: to rewrite with these numbers, but where an element is not finite to skip the step."""
+    xp = readings.xp
+    finite = xp.all(readings.sum_sq < INF)
+    return Decision(numbers=numbers, skip=~finite, reason=xp.where(finite, _REWRITTEN, _NON_FINITE))

@@ -7,7 +7,7 @@ tree of booleans, and a pattern that matches nothing is an error: it is a typing
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
@@ -15,9 +15,9 @@ import numpy as np
 
 from steadygrad.checks import show
 from steadygrad.decide.layouts import by_layout
-from steadygrad.decision import Decision
+from steadygrad.decision import Array, Decision
 from steadygrad.errors import ArgumentError, ArgumentTypeError, UnsupportedError
-from steadygrad.policy import Policy, State, expression
+from steadygrad.policy import PER_TENSOR, Policy, State, expression
 from steadygrad.readings import Layout, Readings
 
 SLUG = "pattern-no-match"
@@ -32,7 +32,7 @@ def masked(policy: Policy, names: Names) -> Policy:
     the step. What is not finite among the others does not concern it; put `skip_nonfinite` before it in a `chain`.
 
     Args:
-        policy: any policy that does not rewrite elements.
+        policy: any policy but a chain that must measure on the way.
         names: a shell pattern (``*``, ``?``, ``[...]``, case counts) or several; a pattern that begins with ``!`` takes names
             away again, and patterns of that kind alone take them from all names. Or a function from name to bool; a
             policy with a function works as any other, but its text cannot be parsed back.
@@ -43,7 +43,7 @@ def masked(policy: Policy, names: Names) -> Policy:
     Raises:
         ArgumentError: an empty pattern; at the first step: a pattern matches no name, or no name is left.
         ArgumentTypeError: no policy, or neither pattern nor function.
-        UnsupportedError: the policy rewrites elements, which is not possible for a part of the parameters.
+        UnsupportedError: the policy is a chain that rewrites elements before its last policy.
 
     Example:
         >>> import numpy as np, steadygrad as sg
@@ -55,32 +55,35 @@ def masked(policy: Policy, names: Names) -> Policy:
     """
     if not isinstance(policy, Policy):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ArgumentTypeError(f"`masked` expected a policy as first argument, got {show(policy)}", slug="policy-expected")
-    if policy.rewrites or policy.stages:
+    if policy.stages:
         message = (
-            f"`masked` cannot hold `{policy.text}`, which rewrites elements: bounds act on all parameters. "
-            "Use a norm policy inside, or put `clip_by_value` outside"
+            f"`masked` cannot hold `{policy.text}`, which must measure on the way; mask each policy, and chain the masked ones"
         )
-        raise UnsupportedError(message, slug="masked-rewrites")
+        raise UnsupportedError(message, slug="masked-stages")
     choice = _choice(names)
     rows_of = by_layout(choice.rows)
 
     def init(readings: Readings) -> State:
         rows = rows_of(readings.layout)
-        return policy.init(readings.select(rows.layout, rows.index))
+        return rows.widened_state(readings.xp, policy.init(readings.select(rows.layout, rows.index)))
 
     def decide(readings: Readings, state: State) -> tuple[Decision, State]:
-        xp, rows = readings.xp, rows_of(readings.layout)
+        rows = rows_of(readings.layout)
         chosen = readings.select(rows.layout, rows.index)
-        decision, state = policy.decide(chosen, state)
-        if decision.scale is None:
-            return decision, state
-        ones = xp.ones_like(chosen.sum_sq)
-        # One 1 behind the chosen rows' factors stands for every row that was not chosen.
-        scale = xp.concatenate((decision.scale * ones, ones[:1]))[rows.source]
+        decision, state = policy.decide(chosen, rows.narrowed_state(state))
         threshold = decision.threshold if len(chosen) == len(readings) else None
-        return Decision(scale, None, decision.skip, decision.abort, decision.reason, threshold), state
+        wide = replace(rows.widened(readings, decision), rows=rows.chosen, threshold=threshold)
+        return wide, rows.widened_state(readings.xp, state)
 
-    return Policy(init, decide, expression("masked", policy, choice), policy.needs)
+    constraints = tuple(
+        constraint._replace(accepts=_both(choice.accepts, constraint.accepts)) for constraint in policy.constraints
+    )
+    text = expression("masked", policy, choice)
+    return Policy(init, decide, text, policy.needs, policy.rewrites, rewrite=policy.rewrite, constraints=constraints)
+
+
+def _both(first: Callable[[str], bool], second: Callable[[str], bool] | None) -> Callable[[str], bool]:
+    return first if second is None else lambda name: first(name) and second(name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,11 +94,48 @@ class _Rows:
         layout: the layout of the chosen rows.
         index: the chosen rows.
         source: for each row, its position among the chosen ones, or their number if it was not chosen.
+        unit_source: the same for units; ``None`` where the layout has no shapes.
     """
 
     layout: Layout
     index: list[int]
     source: np.ndarray
+    unit_source: np.ndarray | None
+
+    @property
+    def chosen(self) -> np.ndarray:
+        """Which rows were chosen."""
+        return self.source < len(self.index)
+
+    def widened(self, readings: Readings, decision: Decision) -> Decision:
+        """A decision on the chosen rows as one on all rows, in which nothing happens to the others."""
+        xp = readings.xp
+
+        def scale(value: Array | None, source: np.ndarray | None) -> Array | None:
+            if value is None or source is None:
+                return None
+            per_row = value if getattr(value, "ndim", 0) else value * xp.ones_like(readings.sum_sq[: len(self.index)])
+            return _gather(xp, per_row, source, 1)
+
+        numbers = decision.numbers and {
+            key: _gather(xp, value, self.source, 0) if getattr(value, "ndim", 0) else value
+            for key, value in decision.numbers.items()
+        }
+        return replace(
+            decision,
+            scale=scale(decision.scale, self.source),
+            unit_scale=scale(decision.unit_scale, self.unit_source),
+            update_scale=scale(decision.update_scale, self.source),
+            numbers=numbers,
+        )
+
+    def widened_state(self, xp: Any, state: State) -> State:
+        """The state with rows for all tensors; those of the others stay zero."""
+        return {key: _gather(xp, value, self.source, 0) if _per_tensor(key) else value for key, value in state.items()}
+
+    def narrowed_state(self, state: State) -> State:
+        """The rows of the chosen tensors."""
+        return {key: value[np.asarray(self.index)] if _per_tensor(key) else value for key, value in state.items()}
 
 
 @dataclass(frozen=True)
@@ -115,7 +155,11 @@ class _Choice:
             )
         source = np.full(len(layout), len(index), dtype=np.intp)
         source[index] = np.arange(len(index))
-        return _Rows(layout.select(index), index, source)
+        if not layout.shapes:
+            return _Rows(layout.select(index), index, source, None)
+        inside = np.isin(layout.tensor_of_unit, index)
+        units = np.where(inside, np.cumsum(inside) - 1, inside.sum())
+        return _Rows(layout.select(index), index, source, units)
 
 
 @dataclass(frozen=True, repr=False)
@@ -132,6 +176,15 @@ class _Patterns(_Choice):
             if not any(fnmatchcase(name, pattern.removeprefix("!")) for name in layout.names):
                 raise ArgumentError(f"`masked` found no parameter whose name matches {pattern!r} {_known(layout)}", slug=SLUG)
         return super().rows(layout)
+
+
+def _gather(xp: Any, values: Array, source: np.ndarray, other: int) -> Array:
+    """``values`` at ``source``; one more value behind the chosen rows' own stands for every row that was not chosen."""
+    return xp.concatenate((values, xp.zeros_like(values[:1]) + other))[source]
+
+
+def _per_tensor(key: str) -> bool:
+    return key.rpartition(".")[2].startswith(PER_TENSOR)
 
 
 def _choice(names: Any) -> _Choice:

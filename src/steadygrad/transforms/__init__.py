@@ -1,8 +1,5 @@
 """Transforms: policies that rewrite gradient elements. One family a file.
 
-Each costs one more read and write of every gradient, which its docstring says.
+Each costs one more read and write of every gradient, or more, which its docstring says. Most of them import torch, so nothing
+is imported here: take them from the package (``steadygrad.centralize``) or from their files.
 """
-
-from steadygrad.transforms.value import clip_by_value
-
-__all__ = ["clip_by_value"]
