@@ -67,6 +67,8 @@ class Decision:
             ``()``. ``None``: nothing.
         rows: which tensors bounds and ``rewrite`` are for, a NumPy boolean array of shape ``(n,)``. ``None``: all.
         update_scale: factor per tensor on the parameters' own update, applied after the step, shape ``(n,)``. ``None``: none.
+        withhold: boolean per tensor, shape ``(n,)``; true where the parameter takes no part in this step, as if it had no
+            gradient: neither it nor its moments move. ``None``: all take part.
         skip: boolean, shape ``()``; true where the optimizer must not take this step. ``None``: no.
         abort: boolean, shape ``()``; true where training should stop with an error. ``None``: no.
         reason: a :class:`Reason` as an integer, shape ``()``.
@@ -74,8 +76,8 @@ class Decision:
 
     Example:
         >>> Decision(scale=0.5).then(Decision(scale=0.5, reason=int(Reason.CLIPPED)))
-        Decision(scale=0.25, unit_scale=None, clamp=None, numbers=None, rows=None, update_scale=None, skip=None, abort=None,
-                 reason=5, threshold=None)
+        Decision(scale=0.25, unit_scale=None, clamp=None, numbers=None, rows=None, update_scale=None, withhold=None, skip=None,
+                 abort=None, reason=5, threshold=None)
         >>> Decision(clamp=(-1.0, 1.0)).then(Decision(scale=0.5)).clamp  # s*clamp(g) is clamp(s*g) with scaled bounds
         (-0.5, 0.5)
     """
@@ -86,10 +88,16 @@ class Decision:
     numbers: Mapping[str, Array] | None = None
     rows: np.ndarray | None = None
     update_scale: Array | None = None
+    withhold: Array | None = None
     skip: Array | None = None
     abort: Array | None = None
     reason: Array = 0
     threshold: Array | None = None
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether more is done to the elements than the factors of ``scale`` tell."""
+        return self.clamp is not None or self.unit_scale is not None or self.numbers is not None
 
     def then(self, other: Decision, xp: ModuleType | None = None) -> Decision:
         """This decision followed by ``other``, as one decision.
@@ -110,6 +118,7 @@ class Decision:
             numbers=self.numbers if other.numbers is None else other.numbers,
             rows=self.rows if other.rows is None else other.rows,
             update_scale=_combine(self.update_scale, other.update_scale, _product),
+            withhold=_combine(self.withhold, other.withhold, _either),
             skip=_combine(self.skip, other.skip, _either),
             abort=_combine(self.abort, other.abort, _either),
             reason=_worst(self.reason, other.reason, xp),

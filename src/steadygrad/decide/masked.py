@@ -126,6 +126,8 @@ class _Rows:
             scale=scale(decision.scale, self.source),
             unit_scale=scale(decision.unit_scale, self.unit_source),
             update_scale=scale(decision.update_scale, self.source),
+            # A mask of zeros and ones again: `_gather` counts the value that it puts behind the others as a number.
+            withhold=None if decision.withhold is None else _gather(xp, decision.withhold, self.source, 0) != 0,
             numbers=numbers,
         )
 
