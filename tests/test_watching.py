@@ -225,7 +225,7 @@ def test_a_broken_protection_is_loud(tmp_path, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("no measure today")
 
-    monkeypatch.setattr("steadygrad.guard.loop.measure", broken)
+    monkeypatch.setattr("steadygrad.guard.intervention.measure", broken)
     with pytest.raises(RuntimeError, match="no measure today"), sg.watch(tmp_path / "run", policy=sg.skip_nonfinite()):
         plain_loop()
 

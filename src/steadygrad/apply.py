@@ -14,7 +14,7 @@ these raise on them; RMSprop, NAdam, RAdam, Adamax, Adadelta and Muon ignore the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -183,14 +183,19 @@ def fold(optimizer: Optimizer, *, scale: Any = None, skip: Any = None) -> Callab
     return restore
 
 
-def withhold(optimizer: Optimizer) -> Callable[[], None]:
-    """Take all gradients away so that the step moves nothing.
+def withhold(optimizer: Optimizer, params: Iterable[Tensor] | None = None) -> Callable[[], None]:
+    """Take gradients away so that the step moves nothing.
+
+    Args:
+        optimizer: the optimizer.
+        params: whose gradients; ``None``: all.
 
     Returns:
         A function that must be called after the step; it gives the gradients back and undoes what an optimizer may have counted
         in its parameter groups.
     """
-    held = [(p, p.grad) for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+    chosen = [p for g in optimizer.param_groups for p in g["params"]] if params is None else params
+    held = [(p, p.grad) for p in chosen if p.grad is not None]
     counters = [{k: v for k, v in g.items() if isinstance(v, (int, float))} for g in optimizer.param_groups]
     for param, _ in held:
         param.grad = None
@@ -198,8 +203,9 @@ def withhold(optimizer: Optimizer) -> Callable[[], None]:
     def restore() -> None:
         for param, grad in held:
             param.grad = grad
-        for group, saved in zip(optimizer.param_groups, counters, strict=True):
-            group.update(saved)
+        if params is None:
+            for group, saved in zip(optimizer.param_groups, counters, strict=True):
+                group.update(saved)
 
     return restore
 

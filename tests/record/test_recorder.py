@@ -26,7 +26,7 @@ def test_round_trip(start, layout, record):
     np.testing.assert_array_equal(run.grad_norm, [[3, 4]] * 3)
     np.testing.assert_array_equal([run.total_norm, run.total_norm_after, run.coefficient], [[5] * 3, [2.5] * 3, [0.5] * 3])
     np.testing.assert_array_equal(run.loss, [1, 1 / 2, 1 / 3])
-    np.testing.assert_array_equal([run.reason, run.threshold, run.lr], [[3] * 3, [1] * 3, [0.1] * 3])
+    np.testing.assert_array_equal([run.reason, run.threshold, run.lr], [[int(Reason.CLIPPED)] * 3, [1] * 3, [0.1] * 3])
     assert (run.scale, run.problems, run.names) == (None, (), ("a", "b"))
     assert run.layout.shapes == ((2, 3), (2, 3))
     assert run.meta["argv"] == ["train.py", "--lr", "1"]

@@ -76,7 +76,13 @@ def test_columns_of_torch_readings():
     record = StepRecord(0, 1, 2.5, readings, decision, torch.tensor(torch.nan), 0.1, torch.tensor(True))
     columns = ParameterColumns()
     table = step_table([(7, record)], columns, 1.0)
-    assert [table[k].data[0] for k in ("row", "time", "reason", "threshold", "skipped")] == [7, 1.5, 4, 1.0, True]
+    assert [table[k].data[0] for k in ("row", "time", "reason", "threshold", "skipped")] == [
+        7,
+        1.5,
+        int(Reason.NON_FINITE),
+        1.0,
+        True,
+    ]
     assert np.isnan(table["loss"].data[0])
     assert not table["loss"].missing.any()
     np.testing.assert_array_equal(table["grad_norm"].data, [[3, 4, np.inf]])

@@ -100,4 +100,4 @@ def rewriting(readings: Readings, numbers: Mapping[str, Array] | None = None) ->
     """The decision of a transform: to rewrite with these numbers, but where an element is not finite to skip the step."""
     xp = readings.xp
     finite = xp.all(readings.sum_sq < INF)
-    return Decision(numbers=numbers, skip=~finite, reason=xp.where(finite, _REWRITTEN, _NON_FINITE))
+    return Decision(numbers=numbers or {}, skip=~finite, reason=xp.where(finite, _REWRITTEN, _NON_FINITE))

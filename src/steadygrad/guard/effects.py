@@ -12,8 +12,18 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from steadygrad.apply import can_fold, can_fold_skip, clamp_, coalesced_grad, fold, scale_, scaler_found_inf, withhold
+from steadygrad.apply import (
+    can_fold,
+    can_fold_skip,
+    clamp_,
+    coalesced_grad,
+    fold,
+    scale_,
+    scaler_found_inf,
+    withhold,
+)
 from steadygrad.decision import Decision
+from steadygrad.readings import Layout
 
 _TINY = 1e-30  # a smaller factor is written: its inverse would not fit float32
 
@@ -69,28 +79,46 @@ class Effects:
         return self.skipped
 
     def carry_out(
-        self, decision: Decision, params: Sequence[Tensor], grads: Sequence[Tensor | None], loss_scale: Any, *, last: bool
+        self,
+        decision: Decision,
+        layout: Layout,
+        grads: Sequence[Tensor | None],
+        loss_scale: Any,
+        *,
+        last: bool,
+        host: bool = False,
     ) -> bool:
         """Apply one decision.
 
         Args:
             decision: what to do, in units of the true (unscaled) gradients.
-            params: the parameters, in the order of the decision's rows.
+            layout: the optimizer's parameters, in the order of the decision's rows.
             grads: their gradients.
             loss_scale: factor that the gradients still carry, or ``None``.
             last: whether nothing else will be measured in this step, so that the factor may be folded.
+            host: whether the host must know of a skip, since what follows must not see what is not finite.
 
         Returns:
             Whether the step is known to be skipped.
         """
-        if decision.skip is not None and self._skip(decision.skip):
+        if decision.skip is not None and self._skip(decision.skip, host):
             return True
         if decision.scale is not None:
             self._scale(decision, grads, last)
         if decision.clamp is not None:
             low, high = decision.clamp if loss_scale is None else (bound * loss_scale for bound in decision.clamp)
-            clamp_([coalesced_grad(p) for p in params if p.grad is not None], low, high)
+            clamp_([coalesced_grad(p) for p in self._chosen(decision.rows) if p.grad is not None], low, high)
+        if decision.withhold is not None:
+            self._undo.append(withhold(self._optimizer, self._chosen(decision.withhold)))
         return False
+
+    def _chosen(self, rows: Any) -> list[Tensor]:
+        """The parameters of these rows; all of them for ``None``."""
+        params = [p for group in self._optimizer.param_groups for p in group["params"]]
+        if rows is None:
+            return params
+        flags = rows.to("cpu").numpy() if isinstance(rows, Tensor) else rows  # waits for a GPU
+        return [p for p, flag in zip(params, flags, strict=True) if flag]
 
     def undo_with(self, restore: Callable[[], None]) -> None:
         """After the step, call ``restore`` last."""
@@ -102,8 +130,8 @@ class Effects:
         while self._undo:
             self._undo.pop()()
 
-    def _skip(self, skip: Any) -> bool:
-        if isinstance(skip, Tensor) and can_fold_skip(self._optimizer):
+    def _skip(self, skip: Any, host: bool) -> bool:
+        if isinstance(skip, Tensor) and not host and can_fold_skip(self._optimizer):
             self._undo.append(fold(self._optimizer, skip=skip))
             self._count_skip(skip)
             return False
@@ -123,7 +151,8 @@ class Effects:
         if not getattr(scale, "ndim", 0):
             if known and scale == 1.0:
                 return
-            if last and decision.clamp is None and self._foldable and not (known and scale < _TINY):
+            alone = decision.clamp is None and decision.unit_scale is None
+            if last and alone and self._foldable and not (known and scale < _TINY):
                 self._undo.append(fold(self._optimizer, scale=scale))
                 return
         held = [g for g in grads if g is not None]

@@ -11,7 +11,7 @@ import operator
 import time
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,21 +20,21 @@ from torch.optim import LBFGS, Optimizer
 
 from steadygrad.apply import loss_scale
 from steadygrad.decision import Decision, Reason
-from steadygrad.errors import ArgumentError, ArgumentTypeError, NonFiniteGradientError
+from steadygrad.errors import ArgumentTypeError
 from steadygrad.guard.effects import Effects
-from steadygrad.guard.values import packed, to_host, unpacked
+from steadygrad.guard.intervention import Intervention, check_state_of
+from steadygrad.guard.values import to_host
 from steadygrad.measure.checkup import Checkup
 from steadygrad.measure.nonfinite import FLOAT32_MAX_SQ, describe_nonfinite
 from steadygrad.measure.select import Engine, choose, measure
 from steadygrad.names import layout_of
-from steadygrad.policy import NO_NEEDS, Policy, State
+from steadygrad.policy import NO_NEEDS, Policy
 from steadygrad.readings import Layout, Readings
 from steadygrad.record import Recorder, StepRecord
 from steadygrad.snapshot import restore_point
 
 _NOTHING = Decision()
 _SCALER_SKIPPED = "the GradScaler found Inf or NaN, so the step was skipped and the loss scale is lowered"
-_ABORT_EVERY = 16  # steps between two looks at a device-side abort flag
 
 
 class Guard:
@@ -94,13 +94,11 @@ class Guard:
         self._engine_name = engine
         self._loss = loss
         self._shield = shield
-        self._stages: tuple[Policy, ...] = () if policy is None else (policy.stages or (policy,))
-        self._states: list[State] | None = None
-        self._loaded: list[State] | None = None
         self._params: list[Tensor] = []
         self._layout = Layout(())
         self._engine: Engine | None = None
         self._effects = Effects(optimizer)
+        self._intervention = None if policy is None else Intervention(optimizer, policy, self._effects)
         self.pending = False
         self._index: int | None = None
         self._owns_recorder = record is not None and not isinstance(record, Recorder)
@@ -154,7 +152,9 @@ class Guard:
         return args, {**kwargs, "closure": wrapped}
 
     def after(self) -> None:
-        """What happens after the step: everything borrowed is given back, and the step is recorded."""
+        """What happens after the step: its update is limited, everything borrowed is given back, and the step is recorded."""
+        if self.pending and self._intervention is not None:
+            self._intervention.after(self.num_steps)
         if self._effects.busy:
             self._effects.release()
         if self.pending:
@@ -164,8 +164,8 @@ class Guard:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on bit for bit: plain numbers, text and tensors (loads with ``weights_only=True``)."""
-        state = packed(self._states or self._loaded or [])
-        return {"policy": repr(self.policy), "num_steps": self.num_steps, "num_skipped": self.num_skipped, "state": state}
+        own: dict[str, Any] = {} if self._intervention is None else self._intervention.state_dict()
+        return {"policy": repr(self.policy), "num_steps": self.num_steps, "num_skipped": self.num_skipped, **own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where :meth:`state_dict` was called.
@@ -173,14 +173,10 @@ class Guard:
         Raises:
             ArgumentError: the state belongs to another policy.
         """
-        if state["policy"] != repr(self.policy):
-            raise ArgumentError(
-                f"`Guard.load_state_dict` expected the state of {self.policy!r}, got that of {state['policy']}; "
-                f"make the Guard with the same policy",
-                slug="state-mismatch",
-            )
+        check_state_of(self.policy, state)
         self.num_steps, self._effects.num_skipped = state["num_steps"], state["num_skipped"]
-        self._states, self._loaded = None, unpacked(state["state"], len(self._stages))
+        if self._intervention is not None:
+            self._intervention.load_state_dict(state)
 
     # ---- one step ------------------------------------------------------------------------------------------------------
 
@@ -189,7 +185,7 @@ class Guard:
 
         LBFGS moves parameters between evaluations, so a skip on the way restores what the step began with.
         """
-        restore = restore_point(self.optimizer) if self._stages and isinstance(self.optimizer, LBFGS) else None
+        restore = restore_point(self.optimizer) if self._intervention is not None and isinstance(self.optimizer, LBFGS) else None
 
         def wrapped() -> Any:
             with torch.enable_grad():
@@ -220,10 +216,11 @@ class Guard:
         scaler_skips = self._effects.begin()
         if self._effects.foldable:
             scale = to_host(loss_scale(self.optimizer))
-        if self._stages and not scaler_skips:
-            self.readings, self.decision = self._intervene(grads, scale)
+        needs = self._checkup_needs()
+        if self._intervention is not None and not scaler_skips:
+            self.readings, self.decision = self._intervention.before(grads, scale, self.num_steps, needs)
         else:
-            self.readings, self.decision = self._measure(grads, NO_NEEDS, scale, True), _NOTHING
+            self.readings, self.decision = self._measure(grads, needs, scale), _NOTHING
         if self.readings.xp is np and not self.readings.sum_sq.sum() <= FLOAT32_MAX_SQ:
             self._report_nonfinite(grads, self.readings)
         if self._effects.skipped is True:
@@ -232,58 +229,21 @@ class Guard:
     def _abandon(self) -> None:
         """Forget a step that ended in an error, so that there was no "after"."""
         self.pending = False
+        if self._intervention is not None:
+            self._intervention.forget()
         self._effects.release()
         if self._checkup is not None:
             self._checkup.cancel()
 
-    def _intervene(self, grads: Sequence[Tensor | None], scale: Any) -> tuple[Readings, Decision]:
-        """Stage by stage: measure, decide, apply. Returns the first readings and all decisions as one."""
-        last = len(self._stages) - 1
-        first: Readings | None = None
-        whole = _NOTHING
-        for i, stage in enumerate(self._stages):
-            readings = self._measure(grads, stage.needs, scale, i == 0)
-            first = first or readings
-            decision = self._decide(i, stage, readings)
-            whole = whole.then(decision, readings.xp) if i else decision
-            if self._effects.carry_out(decision, self._params, grads, scale, last=i == last):
-                break
-        return cast(Readings, first), whole
+    def _checkup_needs(self) -> frozenset[str]:
+        if self._checkup is None or not self._checkup.due(self.num_steps):
+            return NO_NEEDS
+        self._checkup.begin(self._params)
+        return self._checkup.needs
 
-    def _measure(self, grads: Sequence[Tensor | None], needs: frozenset[str], scale: Any, first: bool) -> Readings:
-        if first and self._checkup is not None and self._checkup.due(self.num_steps):
-            self._checkup.begin(self._params)
-            needs = needs | self._checkup.needs
+    def _measure(self, grads: Sequence[Tensor | None], needs: frozenset[str], scale: Any) -> Readings:
         readings = measure(grads, self._layout, needs, params=self._params, engine=self._engine)
         return readings if scale is None else readings.scaled(1.0 / scale)
-
-    def _decide(self, i: int, stage: Policy, readings: Readings) -> Decision:
-        if self._states is None:
-            self._states = [{} for _ in self._stages]
-        if not self._states[i]:
-            self._states[i] = self._initial(i, stage, readings)
-        decision, state = stage.decide(readings, self._states[i])
-        if decision.abort is not None:
-            self._stop_if(decision)
-        self._states[i] = state
-        return decision
-
-    def _initial(self, i: int, stage: Policy, readings: Readings) -> State:
-        fresh = stage.init(readings)
-        loaded = self._loaded[i] if self._loaded else {}
-        if readings.xp is np:
-            return {**fresh, **loaded}
-        return {k: torch.as_tensor(loaded.get(k, v), device=readings.sum_sq.device) for k, v in fresh.items()}
-
-    def _stop_if(self, decision: Decision) -> None:
-        if isinstance(decision.abort, Tensor) and self.num_steps % _ABORT_EVERY:
-            return
-        if decision.abort:  # waits for a GPU on one step in 16; the steps in between are skipped all the same
-            raise NonFiniteGradientError(
-                f"step {self.num_steps}: {Reason.TOO_MANY_NON_FINITE.message}; policy {self.policy!r}. Parameters are as before "
-                f"the first of them; lower the learning rate, or look at what `steadygrad report` names",
-                slug="too-many-nonfinite",
-            )
 
     # ---- what the rows stand for ---------------------------------------------------------------------------------------
 
@@ -293,6 +253,8 @@ class Guard:
         self._layout = layout_of(self.optimizer, self._model)
         self._engine = choose(params, self._engine_name)
         self._effects.learn(params)
+        if self._intervention is not None:
+            self._intervention.learn(params, self._layout, self._engine)
         if self.recorder is not None:
             self._register(self.recorder)
 

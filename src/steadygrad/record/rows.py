@@ -195,7 +195,7 @@ def _norms_of_group(
         uniform[each] = np.where(total[each] > 0, after[each] / total[each], 1.0)
         norms.put(rows, places, np.sqrt(sum_sq), _absent(records, n))
     scales.put(rows[each], places, factor[each], None)
-    clamped = np.array([record.decision.clamp is not None for record in records])
+    clamped = np.array([record.decision.rewrites for record in records])
     for name, values, missing in (
         ("total_norm", total, np.zeros(len(records), bool)),
         ("total_norm_after", after, clamped),
