@@ -163,7 +163,7 @@ def test_what_is_no_array_is_refused(grad):
 def test_policies_are_checked():
     with pytest.raises(ArgumentTypeError, match="policy-expected"):
         Limiter("clip_by_norm(1.0)")
-    with pytest.raises(UnsupportedError, match="norms of the parameters"):
+    with pytest.raises(UnsupportedError, match="needs param_norm of parameters"):
         Limiter(Policy(stateless, lambda readings, state: (None, state), "p", frozenset({"param_norm"})))
 
 

@@ -14,6 +14,7 @@ from steadygrad.policy import Policy, State
 from steadygrad.readings import Layout, Readings
 
 Key = TypeVar("Key", bound=str)
+_NOT_OF_GRADIENTS = frozenset({"param_norm", "units", "lr", "update_rms", "second_moment"})
 Array = Any
 Arrays = list[Array]
 
@@ -35,7 +36,7 @@ class Limiter:
 
     Raises:
         ArgumentTypeError: no policy.
-        UnsupportedError: the policy needs a reading of the parameters.
+        UnsupportedError: the policy needs the parameters or the optimizer, or rewrites elements by torch.
 
     Example:
         >>> import steadygrad as sg
@@ -53,9 +54,7 @@ class Limiter:
     def __init__(self, policy: Policy, names: Sequence[str] | None = None) -> None:
         if not isinstance(policy, Policy):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ArgumentTypeError(f"`Limiter` expected a policy, got {type(policy).__name__}", slug="policy-expected")
-        if "param_norm" in policy.needs:
-            message = f"`Limiter` sees gradients only, but `{policy.text}` needs the norms of the parameters"
-            raise UnsupportedError(message, slug="reading-unknown")
+        _require_gradients_only(policy)
         self.policy = policy
         self.readings: Readings | None = None
         self.decisions: tuple[Decision, ...] = ()
@@ -163,7 +162,7 @@ class Limiter:
             if decision.skip is not None and bool(decision.skip):
                 self.skipped = True
                 return None
-            arrays = _applied(arrays, decision)
+            arrays = _withheld(_applied(arrays, decision), decision)
         return arrays
 
     def _state(self, index: int, stage: Policy, readings: Readings) -> State:
@@ -181,6 +180,28 @@ class Limiter:
         if index == len(self._stages) - 1:
             self._loaded = False
         return state
+
+
+def _require_gradients_only(policy: Policy) -> None:
+    """Say at once what would fail at the first step."""
+    missing = sorted(need for need in policy.needs if need.partition(":")[0] in _NOT_OF_GRADIENTS)
+    if missing:
+        message = (
+            f"`Limiter` sees gradients only, but `{policy.text}` needs {', '.join(missing)} of parameters or optimizer"
+        )
+        raise UnsupportedError(message, slug="reading-unknown")
+    if policy.constraints or any(stage.rewrite is not None for stage in policy.stages or (policy,)):
+        message = (
+            f"`Limiter` scales NumPy arrays and limits their elements; `{policy.text}` does more: take a Guard"
+        )
+        raise UnsupportedError(message, slug="limiter-unsupported")
+
+
+def _withheld(arrays: Arrays, decision: Decision) -> Arrays:
+    """``None`` for the arrays that take no part in this step."""
+    if decision.withhold is None:
+        return arrays
+    return [None if away else array for array, away in zip(arrays, decision.withhold, strict=True)]
 
 
 def _opened(grads: Any) -> tuple[Arrays, tuple[str, ...]]:
@@ -210,9 +231,10 @@ def _as_array(grad: Any, name: str) -> Array:
 def _applied(arrays: Arrays, decision: Decision) -> Arrays:
     """New arrays ``clamp(scale_i * g_i)``, each in its own data type."""
     scale = np.ones(len(arrays)) if decision.scale is None else np.broadcast_to(decision.scale, (len(arrays),))
+    chosen = np.ones(len(arrays), bool) if decision.rows is None else decision.rows
     return [
-        None if grad is None else _changed(grad, float(factor), decision.clamp)
-        for grad, factor in zip(arrays, scale, strict=True)
+        None if grad is None else _changed(grad, float(factor), decision.clamp if bounded else None)
+        for grad, factor, bounded in zip(arrays, scale, chosen, strict=True)
     ]
 
 
