@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from steadygrad.apply import can_fold, can_fold_skip, clamp_, fold, scale_, withhold
+from steadygrad.apply import can_fold, can_fold_skip, clamp_, fold, scale_, scale_units_, withhold
 from steadygrad.errors import UnsupportedError
+from steadygrad.readings import Layout
 
 HOST_AND_DEVICE = [np.float64, lambda v: torch.tensor(v, dtype=torch.float64)]
 
@@ -33,6 +34,46 @@ def test_a_factor_of_one_is_not_written():
     version = grad._version
     scale_([grad], np.float64(1.0))
     assert grad._version == version
+
+
+def units_of(*pairs):
+    shapes, dims = zip(*pairs, strict=True)
+    return Layout(tuple(f"t{i}" for i in range(len(shapes))), shapes=shapes, unit_dims=dims)
+
+
+@pytest.mark.parametrize("as_scale", HOST_AND_DEVICE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64], ids=str)
+def test_scale_per_unit(as_scale, dtype):
+    layout = units_of(((2, 3), 0), ((2, 3), 1), ((), -1), ((0, 3), 0), ((2, 2, 2), 1), ((3,), -1))
+    grads = [torch.ones(shape, dtype=dtype) for shape in layout.shapes]
+    scale_units_([*grads[:5], None], layout, as_scale([0.5, 1.0, 0.25, 1.0, 2.0, 4.0, 0.5, 8.0, 0.0]))
+    assert grads[0].tolist() == [[0.5] * 3, [1.0] * 3]
+    assert grads[1].tolist() == [[0.25, 1.0, 2.0]] * 2
+    assert float(grads[2].real) == 4.0
+    assert grads[4].tolist() == [[[0.5] * 2, [8.0] * 2]] * 2
+    assert all(grad.dtype is dtype for grad in grads)
+
+
+@pytest.mark.parametrize("as_scale", HOST_AND_DEVICE)
+def test_scale_per_unit_of_sparse_gradients(as_scale):
+    layout = units_of(((3, 2), 0), ((3, 2), 1), ((3, 2), 1), ((3, 2), -1))
+    rows = [torch.sparse_coo_tensor([[2, 0, 2]], torch.ones(3, 2), (3, 2), check_invariants=True) for _ in range(3)]
+    both = torch.sparse_coo_tensor([[2, 0], [0, 1]], torch.ones(2), (3, 2), check_invariants=True)
+    grads = [rows[0], rows[1], both, rows[2]]
+    dense = [grad.to_dense() for grad in grads]
+    scale_units_(grads, layout, as_scale([2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]))
+    factors = [torch.tensor([[2.0], [3.0], [4.0]]), torch.tensor([5.0, 6.0]), torch.tensor([7.0, 8.0]), 9.0]
+    for grad, before, factor in zip(grads, dense, factors, strict=True):
+        assert torch.equal(grad.to_dense(), before * factor)
+
+
+def test_units_whose_factors_are_one_are_not_written_and_a_tiny_factor_keeps_its_digits():
+    layout = units_of(((2, 1), 0), ((2, 1), 0))
+    grads = [torch.ones(2, 1), torch.tensor([[3e38], [1.0]], requires_grad=True)]
+    version = grads[0]._version
+    scale_units_(grads, layout, np.array([1.0, 1.0, 1e-44, 1.0]))
+    assert grads[0]._version == version
+    np.testing.assert_allclose(grads[1].detach().numpy(), np.float32([[3e-6], [1.0]]), rtol=1e-6)
 
 
 def test_subnormal_factor_keeps_its_digits():

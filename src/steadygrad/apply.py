@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.optim import SGD, Optimizer
 
 from steadygrad.errors import UnsupportedError
+from steadygrad.readings import Layout
 
 _HALF = (torch.float16, torch.bfloat16)
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
@@ -43,6 +44,28 @@ def scale_(grads: Sequence[Tensor], scale: Any) -> None:
     else:
         for grad, factor in zip(grads, list(scale), strict=True):
             _scale_on_host([grad], float(factor))
+
+
+def scale_units_(grads: Sequence[Tensor | None], layout: Layout, unit_scale: Any) -> None:
+    """Multiply each unit (row, output channel) of the gradients in place by its own factor.
+
+    NumPy factors are known on the host: tensors all of whose factors are 1 are not touched. Tensor factors are applied without
+    a host synchronisation. A sparse gradient's stored values get the factors of the units that they lie in.
+
+    Args:
+        grads: one per row of the layout; ``None`` where there is none.
+        layout: says along which dimension the units lie.
+        unit_scale: factors, shape ``(num_units,)``, in the order of the layout; a NumPy array or a tensor.
+    """
+    start = 0
+    on_host = not isinstance(unit_scale, Tensor)
+    with torch.no_grad():
+        for grad, dim, units in zip(grads, layout.unit_dims, layout.num_units, strict=True):
+            factors = unit_scale[start : start + units]
+            start += units
+            if grad is None or (on_host and np.all(factors == 1.0)):
+                continue
+            _scale_units(grad, dim, _fitting(factors, grad) if on_host else factors.to(grad.device))
 
 
 def clamp_(grads: Sequence[Tensor], low: Any, high: Any) -> None:
@@ -104,6 +127,23 @@ def _scale_on_device(grads: Sequence[Tensor], scale: Tensor) -> None:
                     tensor.copy_(tensor.float().mul_(factor))
             else:
                 cast(Any, torch)._foreach_mul_(tensors, here if scale.dim() else here[0])
+
+
+def _fitting(factors: np.ndarray, grad: Tensor) -> Tensor:
+    """Factors in the gradient's own precision, which is faster, unless they need the wider range."""
+    single = grad.dtype is not torch.float64 and grad.dtype is not torch.complex128
+    fits = single and np.all((factors >= _TINY) | (factors == 0.0))
+    return torch.as_tensor(np.asarray(factors, np.float32 if fits else np.float64), device=grad.device)
+
+
+def _scale_units(grad: Tensor, dim: int, factors: Tensor) -> None:
+    """Factors of a wider type than the gradient's lose no digits: torch multiplies in the wider one and rounds once."""
+    if grad.layout is torch.sparse_coo and 0 <= dim < grad.sparse_dim():
+        factors, dim = factors[grad._indices()[dim]], 0
+    elif grad.layout is torch.sparse_coo and dim >= 0:
+        dim += 1 - grad.sparse_dim()
+    values = _written(grad)
+    values.mul_(factors.reshape(()) if dim < 0 else factors.view(-1, *[1] * (values.dim() - dim - 1)))
 
 
 def _written(grad: Tensor) -> Tensor:

@@ -39,17 +39,21 @@ def p_norm(grads: Sequence[Tensor], p: float) -> Tensor:
     return _norms(scaled, p).to(units.device) * units
 
 
+def wide(device: torch.device) -> torch.dtype:
+    """The widest type that the device can add in."""
+    return torch.float32 if device.type in _NO_FLOAT64 else torch.float64
+
+
 def _norms(grads: Sequence[Tensor], p: float) -> Tensor:
     if not grads:
         return torch.zeros(0, dtype=torch.float64)
     home = grads[0].device
-    wide = torch.float32 if home.type in _NO_FLOAT64 else torch.float64
     dense = [_filled(elements(g)) for g in grads]
     result: list[Tensor] = [dense[0]] * len(dense)
     for rows in _same_kind(dense):
         norms = _foreach_norm([dense[i] for i in rows], p)
         for i, norm in zip(rows, norms, strict=True):
-            result[i] = norm.to(device=home, dtype=wide)
+            result[i] = norm.to(device=home, dtype=wide(home))
     return torch.stack(result)
 
 
@@ -58,8 +62,7 @@ def _foreach_norm(tensors: list[Tensor], p: float) -> Sequence[Tensor]:
     first = tensors[0]
     if first.is_complex() or first.device.type in _NO_FLOAT64:
         tensors = [t.abs() if t.is_complex() else t.float() for t in tensors]
-    wide = torch.float32 if first.device.type in _NO_FLOAT64 else torch.float64
-    return cast(Any, torch)._foreach_norm(tensors, p, wide)
+    return cast(Any, torch)._foreach_norm(tensors, p, wide(first.device))
 
 
 def _filled(x: Tensor) -> Tensor:

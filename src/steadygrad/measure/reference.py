@@ -6,7 +6,7 @@ fast is tested against this.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from steadygrad.errors import ArgumentError, ArgumentTypeError, UnsupportedError
 from steadygrad.readings import Layout, Readings
 
 _NORM_P = "norm_p:"
+_OF_OTHERS = frozenset({"param_norm", "units", "lr", "update_rms", "second_moment"})  # not of the gradients alone
 
 
 def measure_arrays(
@@ -22,21 +23,25 @@ def measure_arrays(
     layout: Layout,
     needs: frozenset[str] = frozenset(),
     params: Sequence[np.ndarray] | None = None,
+    groups: Sequence[Mapping[str, Any]] | None = None,
+    slots: Sequence[Mapping[str, Any]] | None = None,
 ) -> Readings:
     """Readings of NumPy gradients: ``sum_sq_i = sum_j |g_ij|^2``, and what ``needs`` asks for.
 
     Args:
         grads: one gradient per row of ``layout``, real or complex floating point, any shape; ``None`` where there is none.
         layout: what the rows stand for.
-        needs: extra readings: ``"abs_max"``, ``"param_norm"``, ``"norm_p:<p>"``.
-        params: the parameters, for ``"param_norm"``.
+        needs: extra readings: ``"abs_max"``, ``"param_norm"``, ``"norm_p:<p>"``, ``"units"``, ``"lr"``, ``"update_rms"``.
+        params: the parameters, for ``"param_norm"`` and ``"units"``.
+        groups: parameter groups as an optimizer has them, for ``"lr"`` and, with ``betas`` and ``eps``, ``"update_rms"``.
+        slots: for each row ``exp_avg_sq`` and ``step`` as Adam keeps them, or nothing; for ``"update_rms"``.
 
     Returns:
         The readings, float64 arrays of shape ``(n,)``; ``sum_sq`` in NumPy's ``longdouble`` where the sum of all squares of
         finite gradients overflows float64 (on platforms whose ``longdouble`` is no wider it stays infinite).
 
     Raises:
-        ArgumentError: not as many gradients as rows; ``"param_norm"`` without parameters.
+        ArgumentError: not as many gradients as rows; a reading without what it is taken from.
         ArgumentTypeError: an array is not floating point.
         UnsupportedError: a reading of unknown name.
 
@@ -49,8 +54,9 @@ def measure_arrays(
         message = f"`measure_arrays` expected {len(layout)} gradients, one per row of the layout, got {len(grads)}"
         raise ArgumentError(message, slug="gradient-count")
     sizes = [moduli(grad, name) for grad, name in zip(grads, layout.names, strict=True)]
-    extra = {need: _read(need, sizes) for need in needs if need != "param_norm"}
-    param_norm = _param_norm(params, layout) if "param_norm" in needs else None
+    wanted = {need.partition(":")[0] for need in needs}  # "param_norm:10" may be read every time
+    extra = {need: _read(need, sizes) for need in needs if need.partition(":")[0] not in _OF_OTHERS}
+    units = "units" in wanted
     return Readings(
         layout=layout,
         xp=np,
@@ -58,7 +64,11 @@ def measure_arrays(
         present=None if all(grad is not None for grad in grads) else np.array([grad is not None for grad in grads]),
         norm_p={float(need.removeprefix(_NORM_P)): value for need, value in extra.items() if need.startswith(_NORM_P)},
         abs_max=extra.get("abs_max"),
-        param_norm=param_norm,
+        param_norm=_param_norm(_given(params, "params", "param_norm"), layout) if "param_norm" in wanted else None,
+        unit_sum_sq=_unit_sum_sq(grads, layout) if units else None,
+        unit_param_norm=np.sqrt(_unit_sum_sq(_given(params, "params", "units"), layout)) if units else None,
+        lr=_learning_rates(_given(groups, "groups", "lr"), layout) if "lr" in wanted else None,
+        update_rms=_update_rms(grads, layout, groups, slots) if "update_rms" in wanted else None,
     )
 
 
@@ -90,7 +100,8 @@ def _read(need: str, sizes: list[np.ndarray]) -> np.ndarray:
         p = float(need.removeprefix(_NORM_P))
         return np.array([_p_norm(size, p) for size in sizes], dtype=np.float64)
     raise UnsupportedError(
-        f"`measure_arrays` knows 'abs_max', 'param_norm' and 'norm_p:<p>', not {need!r}", slug="reading-unknown"
+        f"`measure_arrays` knows 'abs_max', 'lr', 'norm_p:<p>', 'param_norm', 'units' and 'update_rms', not {need!r}",
+        slug="reading-unknown",
     )
 
 
@@ -103,7 +114,47 @@ def _p_norm(size: np.ndarray, p: float) -> float:
         return largest * np.sum((size / largest) ** p) ** (1.0 / p)
 
 
-def _param_norm(params: Sequence[np.ndarray] | None, layout: Layout) -> np.ndarray:
-    if params is None:
-        raise ArgumentError("`measure_arrays` was asked for 'param_norm' but not given `params`", slug="reading-unknown")
+def _param_norm(params: Sequence[np.ndarray], layout: Layout) -> np.ndarray:
     return np.sqrt(_sum_sq([moduli(param, name) for param, name in zip(params, layout.names, strict=True)])).astype(np.float64)
+
+
+def _given(value: Any, name: str, need: str) -> Any:
+    if value is None:
+        raise ArgumentError(f"`measure_arrays` was asked for {need!r} but not given `{name}`", slug="reading-unknown")
+    return value
+
+
+def _unit_sum_sq(arrays: Sequence[np.ndarray | None], layout: Layout) -> np.ndarray:
+    if len(layout.shapes) != len(layout):
+        raise ArgumentError("'units' were asked for, but the layout has no shapes", slug="layout-shapes")
+    parts: list[np.ndarray] = [np.zeros(0)]
+    for array, name, dim, units in zip(arrays, layout.names, layout.unit_dims, layout.num_units, strict=True):
+        if array is None:
+            parts.append(np.zeros(units))
+            continue
+        shape: tuple[int, ...] = (1, *array.shape) if dim < 0 else array.shape
+        size = np.reshape(moduli(array, name), shape)
+        others = tuple(d for d in range(len(shape)) if d != max(dim, 0))
+        with np.errstate(over="ignore"):
+            parts.append(np.sum(size**2, axis=others))
+    return np.concatenate(parts)
+
+
+def _learning_rates(groups: Sequence[Mapping[str, Any]], layout: Layout) -> np.ndarray:
+    return np.array([float(groups[group]["lr"]) for group in layout.groups])
+
+
+def _update_rms(grads: Sequence[np.ndarray | None], layout: Layout, groups: Any, slots: Any) -> np.ndarray:
+    groups, slots = _given(groups, "groups", "update_rms"), _given(slots, "slots", "update_rms")
+    values = np.zeros(len(layout))
+    for row, (grad, name, slot) in enumerate(zip(grads, layout.names, slots, strict=True)):
+        group = groups[layout.groups[row]]
+        square = moduli(grad, name) ** 2
+        if not square.size:
+            continue
+        second = square
+        if "exp_avg_sq" in slot:
+            beta2, old = group["betas"][1], np.ravel(slot["exp_avg_sq"]).astype(np.float64)
+            second = (beta2 * old + (1.0 - beta2) * square) / (1.0 - beta2 ** (float(slot["step"]) + 1.0))
+        values[row] = np.sqrt(np.mean(square / np.maximum(second, group["eps"] ** 2)))
+    return values

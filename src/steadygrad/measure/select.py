@@ -4,8 +4,8 @@ from __future__ import annotations
 
 # Where torch is not annotated:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -13,10 +13,14 @@ from torch import Tensor
 
 from steadygrad.errors import ArgumentError, UnsupportedError
 from steadygrad.measure import cpu, foreach
+from steadygrad.measure.groups import Given, learning_rates
+from steadygrad.measure.units import sum_of_units, unit_sum_sq, unit_sum_sq_on_device
+from steadygrad.measure.update_rms import update_rms, update_rms_on_device
 from steadygrad.readings import Layout, Readings
 
 _CPU = torch.device("cpu")
 _PREFIX = "norm_p:"
+_KNOWN = ("abs_max", "lr", "param_norm", "units", "update_rms")
 
 
 class Engine(NamedTuple):
@@ -73,18 +77,26 @@ def measure(
     *,
     params: Sequence[Tensor] | None = None,
     engine: Engine | None = None,
+    groups: Sequence[Mapping[str, Any]] | None = None,
+    slots: Sequence[Mapping[str, Any]] | None = None,
 ) -> Readings:
     """Read every gradient once.
 
     Args:
         grads: one gradient per row of ``layout``; ``None`` where a parameter has none.
         layout: what the rows stand for.
-        needs: extra readings: ``"abs_max"``, ``"param_norm"``, ``"norm_p:<p>"``. Each costs one more read.
-        params: the parameters, for ``"param_norm"``.
+        needs: extra readings: ``"abs_max"``, ``"norm_p:<p>"``, ``"param_norm"`` and ``"update_rms"`` cost one more read each.
+            ``"units"`` costs a read of the parameters; ``"lr"`` costs none. ``"param_norm:<k>"`` is read here every time.
+        params: the parameters, for ``"param_norm"`` and ``"units"``.
         engine: from :func:`choose`; chosen anew where it is left out.
+        groups: the optimizer's parameter groups, for ``"lr"`` and ``"update_rms"``; ``layout.groups`` points into them.
+        slots: the optimizer's state of each parameter, empty before its first step, for ``"update_rms"``.
 
     Returns:
         The readings, as NumPy arrays in float64 on the CPU, else as tensors on the device of the first gradient.
+
+    Raises:
+        ArgumentError: a reading of unknown name, or one that needs what was not given.
 
     Example:
         >>> r = measure([torch.tensor([3.0, 4.0]), None], Layout(("a", "b")))
@@ -93,23 +105,66 @@ def measure(
     """
     held = [g for g in grads if g is not None]
     engine = engine or choose(held)
-    present = None
-    sum_sq = engine.read.sum_sq(held)
-    if len(held) < len(grads):
-        present = np.fromiter([g is not None for g in grads], np.bool_, len(grads))
-        sum_sq = spread(sum_sq, present, engine.xp)
-    if not needs:
-        return Readings(layout, engine.xp, sum_sq, present)
-    extra = {need: spread(_read(engine, need, held), present, engine.xp) for need in needs if need != "param_norm"}
-    return Readings(
-        layout=layout,
-        xp=engine.xp,
-        sum_sq=sum_sq,
-        present=present,
-        norm_p={float(need.removeprefix(_PREFIX)): value for need, value in extra.items() if need.startswith(_PREFIX)},
-        abs_max=extra.get("abs_max"),
-        param_norm=_param_norm(engine, params) if "param_norm" in needs else None,
-    )
+    present = None if len(held) == len(grads) else np.fromiter([g is not None for g in grads], np.bool_, len(grads))
+    if "units" in needs:
+        units, sum_sq = _units(engine, grads, layout, _home(held, params))
+    else:
+        units, sum_sq = None, spread(engine.read.sum_sq(held), present, engine.xp)
+    readings = Readings(layout, engine.xp, sum_sq, present, unit_sum_sq=units)
+    return _with_extra(readings, needs, engine, grads, Given(params, groups, slots)) if needs else readings
+
+
+def _with_extra(
+    readings: Readings, needs: frozenset[str], engine: Engine, grads: Sequence[Tensor | None], given: Given
+) -> Readings:
+    """The readings with all else that was asked for."""
+    held = [g for g in grads if g is not None]
+    norms: dict[float, Any] = {}
+    for need in needs:
+        if need == "abs_max":
+            readings.abs_max = spread(engine.read.abs_max(held), readings.present, engine.xp)
+        elif need.startswith(_PREFIX):
+            p = float(need.removeprefix(_PREFIX))
+            norms[p] = spread(engine.read.p_norm(held, p), readings.present, engine.xp)
+        elif need.partition(":")[0] == "param_norm":
+            readings.param_norm = engine.xp.sqrt(engine.read.sum_sq([p.detach() for p in given.get("params", need)]))
+        elif need == "units":
+            params = given.get("params", need)
+            readings.unit_param_norm = engine.xp.sqrt(_units(engine, params, readings.layout, _home(held, params))[0])
+        elif need == "lr":
+            readings.lr = learning_rates(
+                given.get("groups", need), readings.layout, None if engine.xp is np else _home(held, given.params)
+            )
+        elif need == "update_rms":
+            readings.update_rms = spread(_update_rms(engine, grads, readings.layout, given), readings.present, engine.xp)
+        elif need != "second_moment":  # a condition on the optimizer, checked when the policy is attached
+            message = f"`measure` cannot read {need!r}; it knows {', '.join(map(repr, _KNOWN))} and 'norm_p:<p>'"
+            raise ArgumentError(message, slug="reading-unknown")
+    readings.norm_p = norms
+    return readings
+
+
+def _home(held: Sequence[Tensor], params: Sequence[Tensor] | None) -> torch.device:
+    """The device of the readings: that of the first gradient, or where there is none, of the first parameter."""
+    return next((t.device for t in (*held, *(params or ()))), _CPU)
+
+
+def _units(engine: Engine, tensors: Sequence[Tensor | None], layout: Layout, home: torch.device) -> tuple[Any, Any]:
+    """Sums of squares per unit and per tensor."""
+    if len(layout.shapes) != len(layout):
+        raise ArgumentError("'units' were asked for, but the layout has no shapes", slug="layout-shapes")
+    if engine.xp is not np:
+        return unit_sum_sq_on_device(tensors, layout, home)
+    squares = unit_sum_sq(tensors, layout)
+    return squares, sum_of_units(squares, layout)
+
+
+def _update_rms(engine: Engine, grads: Sequence[Tensor | None], layout: Layout, given: Given) -> Any:
+    groups, slots = given.get("groups", "update_rms"), given.get("slots", "update_rms")
+    rows = [row for row, grad in enumerate(grads) if grad is not None]
+    read = update_rms if engine.xp is np else update_rms_on_device
+    held = cast(list[Tensor], [grads[row] for row in rows])
+    return read(held, [groups[layout.groups[row]] for row in rows], [slots[row] for row in rows])
 
 
 def spread(values: Any, present: np.ndarray | None, xp: Any) -> Any:
@@ -133,19 +188,3 @@ def _refuse_sharded(grads: Sequence[Tensor]) -> None:
                 "whole tensors only, so far",
                 slug="sharded-unsupported",
             )
-
-
-def _read(engine: Engine, need: str, grads: Sequence[Tensor]) -> Any:
-    if need == "abs_max":
-        return engine.read.abs_max(grads)
-    if need.startswith(_PREFIX):
-        return engine.read.p_norm(grads, float(need.removeprefix(_PREFIX)))
-    raise ArgumentError(
-        f"`measure` cannot read {need!r}; it knows 'abs_max', 'param_norm' and 'norm_p:<p>'", slug="reading-unknown"
-    )
-
-
-def _param_norm(engine: Engine, params: Sequence[Tensor] | None) -> Any:
-    if params is None:
-        raise ArgumentError("'param_norm' was asked for, but `measure` was not given `params`", slug="reading-unknown")
-    return engine.xp.sqrt(engine.read.sum_sq([p.detach() for p in params]))
