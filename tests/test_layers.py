@@ -28,6 +28,7 @@ RANKS = {
     "runs": 3,
     "snapshot": 3,
     "arrays": 4,
+    "constrain": 4,
     "transforms": 4,
     "diagnose": 4,
     "functional": 4,

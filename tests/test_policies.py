@@ -158,8 +158,8 @@ def test_texts_and_their_canonical_form(text, canonical):
 
 
 def test_an_unknown_name_comes_with_the_nearest_and_all_names():
-    with pytest.raises(ArgumentError, match=r"'zclip': policies are chain, .*skip_nonfinite \[policy-unknown\]"):
-        parse_policy("zclip")
+    with pytest.raises(ArgumentError, match=r"'xxxxx': policies are .*chain, .*skip_nonfinite.* \[policy-unknown\]"):
+        parse_policy("xxxxx")
     with pytest.raises(ArgumentError, match="did you mean 'clip_by_global_norm'"):
         parse_policy("clip_global_norm(1.0)")
 

@@ -27,8 +27,16 @@ _HOME = {
     "clip_by_rms": "decide",
     "clip_by_value": "transforms.value",
     "decay": "decide",
+    "decoupled_l2": "constrain.shrink",
+    "lamb": "constrain.update",
+    "larc": "constrain.trust",
+    "lars": "constrain.trust",
+    "limit_update_ratio": "constrain.update",
     "masked": "decide",
+    "max_norm_weights": "constrain.weights",
+    "proximal_l1": "constrain.shrink",
     "skip_nonfinite": "decide",
+    "spectral_bound": "constrain.weights",
 }
 _HOME_OF_SCHEDULES = {"cosine": "decide", "exponential": "decide", "inverse_time": "decide"}
 
