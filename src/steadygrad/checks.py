@@ -8,6 +8,7 @@ refused although Python counts it as a number, and a tensor because comparing wi
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from numbers import Real
 from typing import Any
 
@@ -110,6 +111,30 @@ def count(call: str, name: str, value: Any) -> int:
         raise ArgumentTypeError(f"`{call}` expected `{name}` to be an integer, got {show(value)} ({kind})", slug=SLUG)
     if value < 1:
         raise ArgumentError(f"`{call}` expected `{name}` >= 1, got {show(value)}", slug=SLUG)
+    return value
+
+
+def integer(call: str, name: str, value: Any) -> int:
+    """The value as an integer of any sign and size."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        kind = type(value).__name__
+        raise ArgumentTypeError(f"`{call}` expected `{name}` to be an integer, got {show(value)} ({kind})", slug=SLUG)
+    return value
+
+
+def flag(call: str, name: str, value: Any) -> bool:
+    """The value as a boolean; nothing else counts as one."""
+    if not isinstance(value, bool):
+        raise ArgumentTypeError(f"`{call}` expected `{name}` to be True or False, got {show(value)}", slug=SLUG)
+    return value
+
+
+def one_of(call: str, name: str, value: Any, choices: Iterable[str]) -> str:
+    """The value, which must be one of a few words."""
+    known = tuple(choices)
+    if not isinstance(value, str) or value not in known:
+        error = ArgumentError if isinstance(value, str) else ArgumentTypeError
+        raise error(f"`{call}` expected `{name}` to be one of {', '.join(map(repr, known))}, got {show(value)}", slug=SLUG)
     return value
 
 
