@@ -85,3 +85,13 @@ def test_reading_changes_nothing(engine):
     read([grad], [{}], engine=engine)
     assert torch.equal(grad, copies[0])
     assert torch.equal(moment, copies[1])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("as_scale", [float, torch.tensor])
+def test_a_loss_scale_is_taken_out(engine, as_scale):
+    grads, slots = [torch.randn(40), torch.randn(3)], [{"exp_avg_sq": torch.rand(40), "step": torch.tensor(2.0)}, {}]
+    layout, engine = Layout(("a", "b")), choose(grads, engine)
+    scaled = [1024.0 * g for g in grads]
+    readings = measure(scaled, layout, NEEDS, groups=[GROUP], slots=slots, engine=engine, loss_scale=as_scale(1024.0))
+    np.testing.assert_array_equal(np.asarray(readings.update_rms), read(grads, slots, engine=engine.name))

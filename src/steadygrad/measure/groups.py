@@ -22,6 +22,7 @@ class Given(NamedTuple):
     params: Sequence[Tensor] | None
     groups: Sequence[Mapping[str, Any]] | None
     slots: Sequence[Mapping[str, Any]] | None
+    loss_scale: Any = None
 
     def get(self, name: str, need: str) -> Any:
         """The part of that name, or an error that says which reading wants it."""

@@ -79,6 +79,7 @@ def measure(
     engine: Engine | None = None,
     groups: Sequence[Mapping[str, Any]] | None = None,
     slots: Sequence[Mapping[str, Any]] | None = None,
+    loss_scale: Any = None,
 ) -> Readings:
     """Read every gradient once.
 
@@ -91,6 +92,8 @@ def measure(
         engine: from :func:`choose`; chosen anew where it is left out.
         groups: the optimizer's parameter groups, for ``"lr"`` and ``"update_rms"``; ``layout.groups`` points into them.
         slots: the optimizer's state of each parameter, empty before its first step, for ``"update_rms"``.
+        loss_scale: the factor that the gradients still carry and the optimizer will take out. Only ``"update_rms"`` is read
+            without it; ``Readings.scaled`` takes it out of all else, and drops that one.
 
     Returns:
         The readings, as NumPy arrays in float64 on the CPU, else as tensors on the device of the first gradient.
@@ -111,7 +114,7 @@ def measure(
     else:
         units, sum_sq = None, spread(engine.read.sum_sq(held), present, engine.xp)
     readings = Readings(layout, engine.xp, sum_sq, present, unit_sum_sq=units)
-    return _with_extra(readings, needs, engine, grads, Given(params, groups, slots)) if needs else readings
+    return _with_extra(readings, needs, engine, grads, Given(params, groups, slots, loss_scale)) if needs else readings
 
 
 def _with_extra(
@@ -164,7 +167,7 @@ def _update_rms(engine: Engine, grads: Sequence[Tensor | None], layout: Layout, 
     rows = [row for row, grad in enumerate(grads) if grad is not None]
     read = update_rms if engine.xp is np else update_rms_on_device
     held = cast(list[Tensor], [grads[row] for row in rows])
-    return read(held, [groups[layout.groups[row]] for row in rows], [slots[row] for row in rows])
+    return read(held, [groups[layout.groups[row]] for row in rows], [slots[row] for row in rows], given.loss_scale)
 
 
 def spread(values: Any, present: np.ndarray | None, xp: Any) -> Any:

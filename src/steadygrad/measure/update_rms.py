@@ -31,23 +31,26 @@ _TINY = 1e-37  # stands for an epsilon of 0, so that 0/0 reads 0
 _WIDE = (torch.float32, torch.float64)
 
 
-def update_rms(grads: Sequence[Tensor], groups: Sequence[Mapping[str, Any]], slots: Sequence[Mapping[str, Any]]) -> np.ndarray:
+def update_rms(
+    grads: Sequence[Tensor], groups: Sequence[Mapping[str, Any]], slots: Sequence[Mapping[str, Any]], loss_scale: Any = None
+) -> np.ndarray:
     """``sqrt(mean(g^2 / max(v', eps^2)))`` per tensor, float64, shape ``(n,)``, for tensors on the CPU; 0 for an empty one.
 
     Args:
         grads: the gradients.
         groups: for each gradient its parameter group, with ``betas`` and ``eps``.
         slots: for each gradient the optimizer's state, with ``exp_avg_sq`` and ``step``; empty before the first step.
+        loss_scale: the factor that the gradients still carry, which the optimizer will take out; a number or a tensor.
     """
     values = np.zeros(len(grads))
     for row, (grad, group, slot) in enumerate(zip(grads, groups, slots, strict=True)):
-        pieces = _ratios(grad, group, slot, _CHUNK)
+        pieces = _ratios(grad, group, slot, loss_scale, _CHUNK)
         values[row] = sum(float(cpu.sum_sq([piece])[0]) for piece in pieces) / _numel(grad)
     return np.sqrt(values)
 
 
 def update_rms_on_device(
-    grads: Sequence[Tensor], groups: Sequence[Mapping[str, Any]], slots: Sequence[Mapping[str, Any]]
+    grads: Sequence[Tensor], groups: Sequence[Mapping[str, Any]], slots: Sequence[Mapping[str, Any]], loss_scale: Any = None
 ) -> Tensor:
     """The same on any device, without waiting for it; on the device of the first gradient."""
     if not grads:
@@ -56,7 +59,7 @@ def update_rms_on_device(
     values: list[Tensor] = []
     for grad, group, slot in zip(grads, groups, slots, strict=True):
         total = torch.zeros((), dtype=foreach.wide(home), device=home)
-        for piece in _ratios(grad, group, slot, _CHUNK_ON_DEVICE):
+        for piece in _ratios(grad, group, slot, loss_scale, _CHUNK_ON_DEVICE):
             norm = torch.linalg.vector_norm(piece, dtype=foreach.wide(piece.device))
             total = total + norm.square().to(device=home, dtype=total.dtype)
         values.append(total / _numel(grad))
@@ -68,7 +71,7 @@ def _numel(grad: Tensor) -> int:
     return max(1, grad.numel() * (2 if grad.is_complex() else 1))
 
 
-def _ratios(grad: Tensor, group: Mapping[str, Any], slot: Mapping[str, Any], chunk: int) -> Iterator[Tensor]:
+def _ratios(grad: Tensor, group: Mapping[str, Any], slot: Mapping[str, Any], loss_scale: Any, chunk: int) -> Iterator[Tensor]:
     """``|g| / max(sqrt(v'), eps)`` piece by piece."""
     if grad.layout is not torch.strided:
         raise UnsupportedError("'update_rms' of a sparse gradient cannot be read: Adam takes dense ones", slug="reading-unknown")
@@ -77,6 +80,8 @@ def _ratios(grad: Tensor, group: Mapping[str, Any], slot: Mapping[str, Any], chu
     correction = _correction(slot, beta2) if moments else 1.0
     for piece, *seconds in _pieces([grad, *moments], chunk):
         size = piece.abs() if piece.dtype in _WIDE else piece.float().abs_()
+        if loss_scale is not None:
+            size.div_(loss_scale)
         if not seconds:
             yield size.div_(size.clamp(min=eps))
             continue
