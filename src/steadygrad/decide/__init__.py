@@ -1,30 +1,46 @@
 """Policies: from one step's readings to a decision. One family a file.
 
-``global_norm`` and ``tensor_norm`` limit norms, ``nonfinite`` skips steps, ``decay`` multiplies by a factor, ``chain`` and
+``global_norm``, ``tensor_norm`` and ``soft_clip`` limit norms, ``unitwise``, ``weight_relative`` and ``update_rms`` limit steps,
+``normalize`` and ``stabilizer`` replace norms, ``nonfinite`` skips steps, ``decay`` multiplies by a factor, ``chain`` and
 ``masked`` build policies from policies. A policy never sees a gradient, waits for no device and uses only functions that
 NumPy, torch, jax.numpy and keras.ops share under one name.
 """
 
+from steadygrad.decide.blocks import block_descent
 from steadygrad.decide.chain import chain, parts_of
 from steadygrad.decide.decay import decay
 from steadygrad.decide.global_norm import clip_by_global_norm, clip_by_group_norm
 from steadygrad.decide.masked import masked
 from steadygrad.decide.nonfinite import skip_nonfinite
+from steadygrad.decide.normalize import normalize, smooth_normalize
 from steadygrad.decide.schedules import Schedule, cosine, exponential, inverse_time
+from steadygrad.decide.soft_clip import soft_clip_norm
+from steadygrad.decide.stabilizer import gradient_stabilizer
 from steadygrad.decide.tensor_norm import clip_by_norm, clip_by_rms
+from steadygrad.decide.unitwise import adaptive_grad_clip
+from steadygrad.decide.update_rms import clip_update_rms
+from steadygrad.decide.weight_relative import weight_relative_clip
 
 __all__ = [
     "Schedule",
+    "adaptive_grad_clip",
+    "block_descent",
     "chain",
     "clip_by_global_norm",
     "clip_by_group_norm",
     "clip_by_norm",
     "clip_by_rms",
+    "clip_update_rms",
     "cosine",
     "decay",
     "exponential",
+    "gradient_stabilizer",
     "inverse_time",
     "masked",
+    "normalize",
     "parts_of",
     "skip_nonfinite",
+    "smooth_normalize",
+    "soft_clip_norm",
+    "weight_relative_clip",
 ]
