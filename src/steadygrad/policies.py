@@ -22,13 +22,17 @@ from steadygrad.policy import Policy
 _HOME = {
     "acclip": "transforms.coordinate",
     "adaclip": "transforms.adaclip",
+    "adagc": "decide",
     "adaptive_grad_clip": "decide",
     "add_noise": "transforms.noise",
+    "aggc": "decide",
+    "autoclip": "decide",
     "block_descent": "decide",
     "centralize": "transforms.centralize",
     "chain": "decide",
     "clip_by_global_norm": "decide",
     "clip_by_group_norm": "decide",
+    "clip_by_growth": "decide",
     "clip_by_norm": "decide",
     "clip_by_rms": "decide",
     "clip_by_value": "transforms.value",
@@ -48,6 +52,7 @@ _HOME = {
     "max_norm_weights": "constrain.weights",
     "normalize": "decide",
     "onebit": "transforms.sign",
+    "percentile_clip": "decide",
     "proximal_l1": "constrain.shrink",
     "prune_hard": "transforms.pruning",
     "prune_soft": "transforms.pruning",
@@ -63,6 +68,7 @@ _HOME = {
     "spectral_clip": "transforms.spectral",
     "terngrad": "transforms.quantize",
     "weight_relative_clip": "decide",
+    "zclip": "decide",
 }
 _HOME_OF_SCHEDULES = {"cosine": "decide", "exponential": "decide", "inverse_time": "decide"}
 

@@ -6,13 +6,18 @@
 NumPy, torch, jax.numpy and keras.ops share under one name.
 """
 
+from steadygrad.decide.adagc import adagc
+from steadygrad.decide.aggc import aggc
+from steadygrad.decide.autoclip import autoclip
 from steadygrad.decide.blocks import block_descent
 from steadygrad.decide.chain import chain, parts_of
 from steadygrad.decide.decay import decay
 from steadygrad.decide.global_norm import clip_by_global_norm, clip_by_group_norm
+from steadygrad.decide.growth import clip_by_growth
 from steadygrad.decide.masked import masked
 from steadygrad.decide.nonfinite import skip_nonfinite
 from steadygrad.decide.normalize import normalize, smooth_normalize
+from steadygrad.decide.percentile import percentile_clip
 from steadygrad.decide.schedules import Schedule, cosine, exponential, inverse_time
 from steadygrad.decide.soft_clip import soft_clip_norm
 from steadygrad.decide.stabilizer import gradient_stabilizer
@@ -20,14 +25,19 @@ from steadygrad.decide.tensor_norm import clip_by_norm, clip_by_rms
 from steadygrad.decide.unitwise import adaptive_grad_clip
 from steadygrad.decide.update_rms import clip_update_rms
 from steadygrad.decide.weight_relative import weight_relative_clip
+from steadygrad.decide.zclip import zclip
 
 __all__ = [
     "Schedule",
+    "adagc",
     "adaptive_grad_clip",
+    "aggc",
+    "autoclip",
     "block_descent",
     "chain",
     "clip_by_global_norm",
     "clip_by_group_norm",
+    "clip_by_growth",
     "clip_by_norm",
     "clip_by_rms",
     "clip_update_rms",
@@ -39,8 +49,10 @@ __all__ = [
     "masked",
     "normalize",
     "parts_of",
+    "percentile_clip",
     "skip_nonfinite",
     "smooth_normalize",
     "soft_clip_norm",
     "weight_relative_clip",
+    "zclip",
 ]
