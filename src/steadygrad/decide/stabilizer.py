@@ -18,8 +18,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from steadygrad.checks import non_negative
 from steadygrad.decide.limits import tensor_norms
 from steadygrad.decide.normalize import SMALLEST, multiplied
@@ -91,7 +89,7 @@ def gradient_stabilizer(g1: float = 0.7, g2: float = 0.9, eps: float = 1e-8) -> 
 
 def _init(readings: Readings) -> State:
     names = ("tensor_mean", "tensor_mean_weight", "tensor_square", "tensor_square_weight")
-    return {name: np.zeros(len(readings)) for name in names}
+    return {name: readings.xp.zeros_like(readings.sum_sq) for name in names}
 
 
 def _within_reach(xp: Any, norms: Array, state: State) -> Array:

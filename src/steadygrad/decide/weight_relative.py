@@ -11,8 +11,6 @@ that is not finite skips the step.
 
 from __future__ import annotations
 
-import numpy as np
-
 from steadygrad.checks import positive
 from steadygrad.decide.limits import limit, limited_parts, tensor_norms
 from steadygrad.decide.normalize import finite_positive
@@ -60,10 +58,11 @@ def weight_relative_clip(ratio: float = 3e-3, *, floor: float = 0.1) -> Policy:
     def decide(readings: Readings, state: State) -> tuple[Decision, State]:
         xp, weights = readings.xp, state["tensor_weight_norm"]
         norms = tensor_norms(readings, 2.0)
-        finite = xp.all(norms < INF)
+        readable = norms < INF
+        finite = xp.all(readable)
         if readings.param_norm is not None:
             weights = xp.where(finite & (readings.param_norm < INF), readings.param_norm, weights)
-        steps = xp.where(norms < INF, norms * readings.lr, norms)  # a rate of 0 must not make NaN of Inf
+        steps = xp.where(readable, xp.where(readable, norms, 0.0) * readings.lr, norms)  # Inf times a rate of 0 is NaN
         outcome = limit(xp, steps, share * xp.where(weights > least, weights, least))
         return limited_parts(xp, outcome), {"tensor_weight_norm": weights}
 
@@ -73,4 +72,4 @@ def weight_relative_clip(ratio: float = 3e-3, *, floor: float = 0.1) -> Policy:
 
 
 def _init(readings: Readings) -> State:
-    return {"tensor_weight_norm": np.zeros(len(readings))}
+    return {"tensor_weight_norm": readings.xp.zeros_like(readings.sum_sq)}
