@@ -84,9 +84,9 @@ def parts_of_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``(unit, peak, size)`` with ``values = unit * peak`` and the 2-norm of ``unit`` being ``size``.
 
-    The norm is ``peak * size``. Peak is the largest modulus, so ``size`` lies between 1 and the square root of the number
-    of elements: no square overflows or vanishes, as those of float32 do beyond 1e19 and below 1e-19. Zeros give peak 0 and
-    size 0; where an element is not finite, neither is ``size``.
+    The norm is ``peak * size``. Peak is the largest modulus (of a complex tensor, that of a real or imaginary part), so
+    ``size`` lies between 1 and the square root of the number of elements: no square overflows or vanishes, as those of
+    float32 do beyond 1e19 and below 1e-19. Zeros give peak 0 and size 0; where an element is not finite, neither is ``size``.
 
     Args:
         values: not empty, float32 or wider.
@@ -94,9 +94,20 @@ def parts_of_norm(
         out: where ``unit`` is written; may be ``values``. ``None``: a new tensor.
     """
     keep = dims is not None
-    peak = torch.linalg.vector_norm(values, float("inf"), dims, keepdim=keep)
+    peak = _peak(values, dims)
     unit = torch.div(values, torch.where(peak > 0, peak, 1.0), out=out)
     return unit, peak, torch.linalg.vector_norm(unit, 2.0, dims, keepdim=keep)
+
+
+def _peak(values: Tensor, dims: tuple[int, ...] | None) -> Tensor:
+    # Two reductions that are fast and need no memory; the infinity norm of torch is ten times slower on a CPU.
+    parts = torch.view_as_real(values) if values.is_complex() else values
+    if dims is None:
+        low, high = torch.aminmax(parts)
+        return torch.maximum(-low, high)
+    every = (*dims, values.ndim) if values.is_complex() else dims
+    peak = torch.maximum(-parts.amin(every, keepdim=True), parts.amax(every, keepdim=True))
+    return peak.squeeze(-1) if values.is_complex() else peak
 
 
 def put(param: Tensor, values: Tensor, where: Tensor) -> None:
@@ -105,6 +116,13 @@ def put(param: Tensor, values: Tensor, where: Tensor) -> None:
 
 
 def setting(place: Place, name: str) -> Any:
-    """A setting of the parameter's group; one that is a tensor, on the parameter's device."""
+    """A setting of the parameter's group; one that is a tensor, on the parameter's device.
+
+    Raises:
+        UnsupportedError: the group has no such setting.
+    """
+    if name not in place.group:
+        message = f"expected an optimizer that has the setting {name!r}, but at {place.name!r} there is none"
+        raise UnsupportedError(f"{message}; take another policy or another optimizer", slug="policy-optimizer")
     value = place.group[name]
     return value.to(place.param.device) if isinstance(value, Tensor) else value

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 # Where torch is not annotated:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-import torch
 from torch import Tensor
 
 from steadygrad.constrain.arithmetic import constraint, finite, real, setting, switch, text_of, wide
@@ -98,7 +97,7 @@ def decoupled_l2(strength: float, *, fully: bool = False) -> Policy:
         param: Tensor = place.param.detach()
         before = wide(place.before)
         loss = before * (amount if apart else setting(place, "lr") * amount)
-        param.copy_(wide(param).sub_(loss.masked_fill_(~torch.isfinite(before), 0.0)))
+        param.copy_(wide(param).sub_(loss.nan_to_num_(0.0, 0.0, 0.0)))  # Inf - Inf would be NaN
 
     wants = () if apart else ("lr",)
     return constraint(text_of(call, (amount, None), fully=(apart, False)), limit, wants_before=True, wants=wants)

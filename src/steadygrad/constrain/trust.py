@@ -18,6 +18,7 @@ from __future__ import annotations
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from steadygrad.checks import non_negative
@@ -90,12 +91,12 @@ def larc(trust: float = 0.02, *, eps: float = 1e-8) -> Policy:
         eps: >= 0, in units of the gradient's norm.
 
     Returns:
-        The policy; it rewrites elements, and is followed in a chain by a new measurement. It wants the optimizer's setting
-        ``lr``.
+        The policy; it rewrites elements, and is followed in a chain by a new measurement.
 
     Raises:
         ArgumentError: a number is out of range.
         ArgumentTypeError: an argument is no number.
+        UnsupportedError: at the first step: the optimizer has no setting ``lr``.
 
     Example:
         >>> import torch, steadygrad as sg
@@ -114,11 +115,10 @@ def larc(trust: float = 0.02, *, eps: float = 1e-8) -> Policy:
     def rewrite(grad: Tensor, place: Place) -> None:
         decay = _coupled_decay(place)
         local = _ratio(place, decay)
-        _scale_sum_(grad, place, local / _larger(local, setting(place, "lr")), decay)
+        _scale_sum_(grad, place, local / _larger(local, setting(place, "lr"), grad.dtype), decay)
 
-    # The learning rate is a reading only so that an optimizer without one is refused; the kernel takes the group's own.
     text = text_of(call, (k, 0.02), eps=(least, 1e-8))
-    return Policy(stateless, _decide(k, least, _ALWAYS), text, _NEEDS | {"lr"}, True, rewrite=rewrite)
+    return Policy(stateless, _decide(k, least, _ALWAYS), text, _NEEDS, True, rewrite=rewrite)
 
 
 def _decide(trust: float, eps: float, otherwise: float) -> Any:
@@ -166,7 +166,8 @@ def _coupled_decay(place: Place) -> Any:
     return setting(place, "weight_decay")
 
 
-def _larger(a: Any, b: Any) -> Any:
+def _larger(a: Any, b: Any, dtype: torch.dtype) -> Any:
+    """The larger of two numbers, of which either may be a tensor of shape ``()``."""
     if isinstance(a, Tensor):
         return a.clamp(min=b)
-    return b.clamp(min=float(a)) if isinstance(b, Tensor) else max(a, b)
+    return b.to(dtype).clamp(min=float(a)) if isinstance(b, Tensor) else max(a, b)
