@@ -7,10 +7,11 @@ Deviations, and why:
 
 - The threshold is divided by the weight of what it is a mean of, as Adam divides its moments. In the paper it starts at zero,
   so that the first hundred updates are a fraction of what they should be.
-- What enters momentum and threshold is at most so large that no step can more than double the largest threshold of the tensor,
-  ``max(tau) * (1 - beta2)^(-1/alpha)``: a hundred times that threshold for the defaults. In the paper everything enters: a
-  spike of a million times the usual size lifts the threshold to ten thousand times its size, and passes. A lasting growth by a
-  factor k is accepted in ``log2(k)`` steps.
+- What enters momentum and threshold is at most so large that no step can more than double the largest threshold of the tensor:
+  ``max(tau) * (w / (1 - b2))^(1/alpha)``, where w, the weight of what the threshold is a mean of, goes to 1; so in the long run a
+  hundred times that threshold for the defaults. In the paper everything enters: a spike of a million times the usual size lifts
+  the threshold to ten thousand times its size, and passes. A lasting growth by a factor k is accepted in ``alpha * log2(k)``
+  steps.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ def acclip(*, alpha: float = _ALPHA, betas: tuple[float, float] = _BETAS, eps: f
         >>> for grad in ([1.0, 1.0], [-5.0, 0.5]):
         ...     param.grad = torch.tensor(grad)
         ...     guard.optimizer.step()
-        >>> param.grad  # thresholds: (1 * 1 + 2 * 2) / 3, since 5 counts as 2, and (1 * 1 + 2 * 0.5) / 3
-        tensor([-1.6667,  0.5000])
+        >>> param.grad  # the first threshold: (1 * 1 + 2 * 1.5) / 3, since 5 counts as 1.5
+        tensor([-1.3333,  0.5000])
         >>> guard.detach()
 
     Reference:
@@ -93,7 +94,8 @@ def acclip(*, alpha: float = _ALPHA, betas: tuple[float, float] = _BETAS, eps: f
 
 def _bound_entry(grad: Tensor, powers: Tensor, weight: Tensor, alpha: float, b2: float) -> None:
     """Cut the elements that would more than double the largest threshold; none before there is a threshold."""
-    largest = powers.max().div_(weight).pow_(1.0 / alpha).mul_((1.0 - b2) ** (-1.0 / alpha))
+    after = weight * b2 + (1.0 - b2)
+    largest = (powers.max() / weight * after / (1.0 - b2)).pow_(1.0 / alpha)
     # At first 0/0; and a power that the data type cannot hold must not enter.
     most = torch.where(largest > 0.0, largest, INF).clamp_(max=torch.finfo(grad.dtype).max ** (1.0 / alpha))
     torch.clamp(grad, -most, most, out=grad)
