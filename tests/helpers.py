@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from steadygrad.measure.select import measure
+from steadygrad.policy import Place, Policy
 from steadygrad.readings import Layout
 from steadygrad.runs import Checkups, Run
 
@@ -101,3 +104,19 @@ def read_log(path: Path) -> Run:
 
 def _mask(present: Any, grads: np.ndarray) -> np.ndarray:
     return np.ones(grads.shape, bool) if present is None else np.asarray(present, dtype=bool)
+
+
+def run_transform(
+    policy: Policy, grad: torch.Tensor, memory: dict[str, Any] | None = None, *, step: int = 0, name: str = "w", shard: int = 0
+) -> torch.Tensor | None:
+    """What a transform makes of one gradient, called as by the guard; ``None``: it asks for a skip. Writes to ``memory``."""
+    readings = measure([grad], Layout((name,), shapes=(tuple(grad.shape),)), policy.needs)
+    decision, _ = policy.decide(readings, policy.init(readings))
+    if decision.skip:
+        return None
+    numbers = {key: value[0] if getattr(value, "ndim", 0) else value for key, value in (decision.numbers or {}).items()}
+    result = grad.clone() if decision.scale is None else grad * float(np.ravel(decision.scale)[0])
+    memory = {} if memory is None else memory
+    with torch.no_grad():
+        policy.rewrite(result, Place(name, torch.zeros_like(grad), {"lr": 0.1}, {}, memory, numbers, step, shard))
+    return result
