@@ -1,6 +1,7 @@
 """Policies: from one step's readings to a decision. One family a file.
 
 ``global_norm``, ``tensor_norm`` and ``soft_clip`` limit norms, ``unitwise``, ``weight_relative`` and ``update_rms`` limit steps,
+``autoclip``, ``percentile``, ``zclip``, ``adagc``, ``growth`` and ``aggc`` limit norms by their own history,
 ``normalize`` and ``stabilizer`` replace norms, ``nonfinite`` skips steps, ``decay`` multiplies by a factor, ``chain`` and
 ``masked`` build policies from policies. A policy never sees a gradient, waits for no device and uses only functions that
 NumPy, torch, jax.numpy and keras.ops share under one name.
@@ -8,6 +9,7 @@ NumPy, torch, jax.numpy and keras.ops share under one name.
 
 from steadygrad.decide.adagc import adagc
 from steadygrad.decide.aggc import aggc
+from steadygrad.decide.auto import auto
 from steadygrad.decide.autoclip import autoclip
 from steadygrad.decide.blocks import block_descent
 from steadygrad.decide.chain import chain, parts_of
@@ -32,6 +34,7 @@ __all__ = [
     "adagc",
     "adaptive_grad_clip",
     "aggc",
+    "auto",
     "autoclip",
     "block_descent",
     "chain",

@@ -11,6 +11,8 @@ Deviations, and why:
   to branches and adapters that begin at zero, to experts without tokens and to embeddings of rare words.
 - The warm-up is counted for each tensor by itself, in the norms that entered, so that a tensor that joins late has one too.
 - A step with NaN or Inf is skipped and changes no average. In the published code NaN turns off the limit of its tensor for good.
+- During the warm-up a limited norm below a tenth of the smallest so far does not enter if the global limit binds: a spike in one
+  tensor scales all of them down, and as published the healthy ones would keep that as their minimum.
 - The coefficient is ``limit / norm`` without an epsilon.
 - `patience`, off by default: as published the average grows by 0.04 % a step at most, so gradients that have really become 10
   times larger are held down for 5,800 steps.
@@ -26,6 +28,9 @@ from steadygrad.decide.limits import Limited, limit, limited_parts, tensor_norms
 from steadygrad.decision import Array, Decision
 from steadygrad.policy import Policy, State, expression
 from steadygrad.readings import INF, Readings
+
+SPIKE_ELSEWHERE = 0.1
+"""A sudden fall of a tensor's limited norm to less than this is put down to the global limit, where that binds."""
 
 
 def adagc(
@@ -83,7 +88,8 @@ def adagc(
         limited = scale * xp.where(accepted, norms, 0.0)
         num_limited = xp.where(own.binding, state["tensor_num_limited"] + 1, 0)
         learnt = limited if most is None else xp.where(num_limited > most, xp.where(accepted, norms, 0.0), limited)
-        smallest = xp.where((average == 0.0) | (limited < average), limited, average)
+        elsewhere = total.binding & (limited < SPIKE_ELSEWHERE * average)
+        smallest = xp.where((average == 0.0) | ((limited < average) & ~elsewhere), limited, average)
         new = {
             "tensor_average": xp.where(warm, smallest, past * average + (1.0 - past) * learnt),
             "tensor_num_norms": xp.where(num_norms < num_warm, num_norms + 1, num_norms),
