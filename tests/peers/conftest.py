@@ -23,13 +23,13 @@ def random_tensors(seed: int, scale: float = 1.0) -> Tensors:
     return {name: np.float32(0.0 if name == SILENT else 1.0) * value.astype(np.float32) for name, value in drawn.items()}
 
 
-@pytest.fixture(params=[1e-6, 1e-3, 1.0, 1e3, 1e6], ids="scale={:g}".format)
+@pytest.fixture(params=[1e-6, 1.0, 1e6], ids="scale={:g}".format)
 def scale(request: pytest.FixtureRequest) -> float:
     """The size of the gradients."""
     return request.param
 
 
-@pytest.fixture(params=range(3), ids="seed={}".format)
+@pytest.fixture(params=range(2), ids="seed={}".format)
 def grads(request: pytest.FixtureRequest, scale: float) -> Tensors:
     """Gradients of one step."""
     return random_tensors(request.param, scale)
@@ -45,6 +45,18 @@ def weights() -> Tensors:
 def several() -> Callable[[int, float], list[Tensors]]:
     """``several(count, scale)``: the gradients of so many steps, whose norms jump about."""
     return lambda count, scale: [random_tensors(1000 + i, scale) for i in range(count)]
+
+
+@pytest.fixture(scope="session")
+def steady() -> Callable[[int, float], list[Tensors]]:
+    """``steady(count, scale)``: the gradients of so many steps, whose norms stay within a factor of three, tensor by tensor."""
+
+    def draw(count: int, scale: float) -> list[Tensors]:
+        rng, base = np.random.default_rng(7), random_tensors(7, scale)
+        factors = rng.uniform(0.6, 1.6, (count, len(SHAPES))).astype(np.float32)
+        return [{name: base[name] * row[i] for i, name in enumerate(SHAPES)} for row in factors]
+
+    return draw
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,6 @@ import torch
 from torch import nn
 
 import steadygrad as sg
-from steadygrad.policies import POLICIES
 
 optax = pytest.importorskip("optax", reason="Optax is not installed: pip install 'steadygrad[peers]'")
 jax = pytest.importorskip("jax")
@@ -83,7 +82,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_here_and_spread_or_zeroed_ther
 
 def test_trust_ratio_agrees_with_lars(grads, weights, guarded, close):
     theirs = optaxed(optax.scale_by_trust_ratio(trust_coefficient=0.02, eps=0.0), [grads], weights)[0]
-    [ours] = guarded(POLICIES["lars"](0.02, eps=0.0), [grads], weights)
+    [ours] = guarded(sg.lars(0.02, eps=0.0), [grads], weights)
     close(ours, theirs)
 
 
@@ -111,7 +110,7 @@ def moved_by_optax(transformation, steps, weights):
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_lars_trains_alike_without_weight_decay(several, weights, close, momentum):
     steps = several(5, 1.0)
-    ours = moved(torch.optim.SGD, POLICIES["lars"](0.02, eps=0.0), steps, weights, lr=0.5, momentum=momentum)
+    ours = moved(torch.optim.SGD, sg.lars(0.02, eps=0.0), steps, weights, lr=0.5, momentum=momentum)
     theirs = moved_by_optax(optax.lars(0.5, trust_coefficient=0.02, momentum=momentum), steps, weights)
     close(ours, theirs, 32)
 
@@ -119,8 +118,66 @@ def test_lars_trains_alike_without_weight_decay(several, weights, close, momentu
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_lamb_trains_alike(several, weights, close, weight_decay):
     steps = several(5, 1.0)
-    ours = moved(
-        torch.optim.AdamW, POLICIES["lamb"](), steps, weights, lr=0.01, betas=(0.9, 0.999), eps=1e-6, weight_decay=weight_decay
-    )
+    ours = moved(torch.optim.AdamW, sg.lamb(), steps, weights, lr=0.01, betas=(0.9, 0.999), eps=1e-6, weight_decay=weight_decay)
     theirs = moved_by_optax(optax.lamb(0.01, eps=1e-6, weight_decay=weight_decay), steps, weights)
     close(ours, theirs, 32)
+
+
+def all_but_first(value):
+    """The axes over which Optax is to take a unit's norm, so that units lie as in torch; ``None``: the tensor is one unit."""
+    return tuple(range(1, value.ndim)) if value.ndim > 1 else None
+
+
+@pytest.mark.parametrize("clipping", [1e-3, 0.3, 1e9])
+def test_adaptive_grad_clip_agrees(grads, weights, guarded, close, clipping):
+    [ours] = guarded(sg.adaptive_grad_clip(clipping), [grads], weights)
+    theirs = {}
+    for name, value in grads.items():
+        transformation = optax.adaptive_grad_clip(clipping, axis=all_but_first(value))
+        theirs |= optaxed(transformation, [{name: value}], {name: weights[name]})[0]
+    close(ours, theirs)
+
+
+def test_centralize_agrees(grads, guarded, close):
+    [ours] = guarded(sg.centralize(), [grads])
+    [theirs] = optaxed(optax.centralize(), [grads])
+    close(ours, theirs, 32)  # differences of nearly equal numbers: the rounding of the mean counts by the largest element
+
+
+@pytest.mark.parametrize("norm", [1e-3, 1.0, 10.0])
+@pytest.mark.parametrize("eps", [0.0, 1e-6])
+def test_normalize_agrees_with_normalize_by_update_norm(grads, guarded, close, norm, eps):
+    [ours] = guarded(sg.normalize(norm=norm, eps=eps), [grads])
+    [theirs] = optaxed(optax.normalize_by_update_norm(norm, eps), [grads])
+    close(ours, theirs)
+
+
+def test_gradients_that_are_all_zero_stay_zero_where_optax_divides_by_zero(guarded, several):
+    [grads] = several(1, 0.0)
+    [ours] = guarded(sg.normalize(eps=0.0), [grads])
+    assert all(not value.any() for value in ours.values())
+    [theirs] = optaxed(optax.normalize_by_update_norm(1.0, 0.0), [grads])
+    assert all(np.isnan(value).all() for value in theirs.values())
+
+
+def test_sign_agrees(grads, guarded, close):
+    [ours] = guarded(sg.sign(), [grads])
+    [theirs] = optaxed(optax.scale_by_sign(), [grads])
+    close(ours, theirs, 0)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.55, 2.0])
+def test_noise_has_the_same_spread_at_every_step(gamma):
+    eta, num_steps, size = 0.3, 6, 200_000
+    steps = [{"w": np.zeros(size, np.float32)}] * num_steps
+    theirs = optaxed(optax.add_noise(eta, gamma, 0), steps)
+    param = nn.Parameter(torch.zeros(size))
+    guard = sg.Guard(torch.optim.SGD([param], lr=0.0), sg.add_noise(eta, gamma=gamma))
+    for step in range(num_steps):
+        param.grad = torch.zeros(size)
+        guard.optimizer.step()
+        expected = math.sqrt(eta / (1.0 + step) ** gamma)
+        rel = 5.0 / math.sqrt(2.0 * size)  # five standard errors of a standard deviation
+        assert param.grad.std().item() == pytest.approx(expected, rel=rel)
+        assert theirs[step]["w"].std() == pytest.approx(expected, rel=rel)
+        assert not np.array_equal(param.grad.numpy(), theirs[step]["w"])
