@@ -4,6 +4,9 @@
 keeps the power iteration of Miyato et al. (2018, algorithm 1): one vector per matrix that is carried from step to step.
 Deviations from the latter: the weight is only scaled down where it exceeds the bound, it is not divided by sigma always; and
 it is changed after the step rather than reparametrised in the forward pass, so there is no gradient through sigma.
+
+Both move weights behind the optimizer's back. Momentum does not mind; LBFGS, which infers curvature from its own past steps,
+does: do not combine them.
 """
 
 from __future__ import annotations
@@ -25,8 +28,8 @@ def max_norm_weights(max_norm: float = 3.0, *, dim: int = 0) -> Policy:
     """Limit the 2-norm of each unit's weights after the step.
 
     ``w_j <- w_j * min(1, max_norm / |w_j|)`` for each slice ``w_j`` along ``dim``. With ``dim=0`` a slice is what feeds one
-    unit of a linear layer or one output channel of a convolution. Tensors of fewer than two dimensions (biases, gains) are
-    left alone.
+    unit of a linear layer or one output channel of a convolution (of a transposed one: ``dim=1``). Tensors of fewer than two
+    dimensions (biases, gains) are left alone.
 
     Costs one more tensor of the largest parameter's size, and about four reads and two writes of each parameter. The write
     always happens; slices within the limit, and those that are not finite, are multiplied by exactly 1. To use with dropout
@@ -80,8 +83,8 @@ def spectral_bound(max_norm: float = 1.0, *, iterations: int = 1) -> Policy:
 
     ``w <- w * min(1, max_norm / sigma)`` with sigma from power iteration: ``v = W^T u / |W^T u|``, ``sigma = |W v|``,
     ``u = W v / sigma``. The vector u lives on from step to step, so one iteration per step follows weights that change slowly;
-    the first step makes at least 20. The estimate comes from below, so a weight may exceed the bound a little: by less than 1
-    % after 20 iterations where the second singular value is at most 0.8 of the largest, by a few where they are closer.
+    the first step makes at least 20. The estimate comes from below, so a weight may exceed the bound a little: by less
+    than 1 % after 20 iterations where the second singular value is at most 0.8 of the largest, by a few where they are closer.
 
     A weight of more than two dimensions is taken as the matrix ``(shape[0], rest)``. For a convolution sigma is then not the
     norm of the operator; that is at most sigma times the square root of the number of kernel positions. Tensors of fewer than two
