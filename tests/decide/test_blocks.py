@@ -107,6 +107,18 @@ def test_numpy_and_torch_choose_alike_at_any_step(rule, norms, share, step):
     assert int(state["step"]) == step + 1
 
 
+@each_rule
+def test_jax_chooses_alike_with_integers_of_32_bits(rule):
+    jax = pytest.importorskip("jax")
+    policy = block_descent(num_blocks=2, select=rule)
+    squares = np.array([1.0, 4.0, 9.0, 16.0, 25.0], np.float32)
+    layout = read(squares).layout
+    step = jax.jit(lambda values, state: policy.decide(Readings(layout, jax.numpy, values), state)[0].withhold)
+    for number in range(20):
+        ours, _ = policy.decide(Readings(layout, np, squares), {"step": np.int64(number)})
+        assert step(squares, {"step": np.int32(number)}).tolist() == ours.withhold.tolist()
+
+
 @XP
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_step_that_is_not_finite_is_skipped_and_not_counted(xp, bad):

@@ -48,6 +48,11 @@ def test_huge_and_tiny(size, rewritten):
     np.testing.assert_allclose(rewritten(centralize(), grad).numpy() / size, [[-1, 0, 1], [1, 0, -1]], atol=1e-6)
 
 
+def test_a_sum_that_overflows_does_no_harm(rewritten):
+    grad = torch.tensor([[3e38, 3e38, 2e38], [1.0, 2.0, 3.0]])
+    assert rewritten(centralize(), grad).equal(torch.stack([grad[0], torch.tensor([-1.0, 0.0, 1.0])]))
+
+
 def test_the_order_in_memory_does_not_matter(rewritten):
     grad = torch.arange(48.0).reshape(2, 3, 4, 2)
     assert rewritten(centralize(), grad.to(memory_format=torch.channels_last)).equal(rewritten(centralize(), grad))

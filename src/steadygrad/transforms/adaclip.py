@@ -7,8 +7,8 @@ Deviations, and why:
 - What enters the running mean is at most ``max_growth`` times the mean. In the paper the whole maximum enters: a spike of a
   million times the usual size is limited to a thousand times the usual size, and lifts the limit to that for the next thousand
   steps. Here it is limited to 1.009 times the mean, and lifts the limit by 0.9 %. ``max_growth=inf`` is the paper's rule. Up to
-  a factor of 10 from one step to the next both are the same; a lasting growth by a factor k is accepted in ``log(k) /
-  log(1.009)`` steps more than the mean itself takes, 770 for a thousandfold one.
+  a factor of 10 from one step to the next both are the same; a lasting growth by a factor k is accepted in
+  ``log(k) / log(1.009)`` steps more than the mean itself takes, 770 for a thousandfold one.
 - A tensor that has no gradient, or one of zero, leaves its mean and its own count of steps alone, so that a zero does not
   pull the limit down.
 """
@@ -33,13 +33,13 @@ _BETA, _MAX_GROWTH = 0.999, 10.0
 def adaclip(beta: float = _BETA, *, max_growth: float = _MAX_GROWTH) -> Policy:
     """Limit the elements of each tensor to a running mean of its largest element, as the AdaClip of Stable-SPAM.
 
-    ``x_t = min(max|g|, max_growth * M_(t-1))``, ``M_t = M_(t-1) + w_t * (x_t - M_(t-1))`` with ``w_t = (1 - beta) / (1 -
-    beta^t)``, the bias-corrected mean; then ``g <- g * M_t / max|g|`` for the elements with ``|g| > M_t``, and the others stay
-    as they are.
+    ``x_t = min(max|g|, max_growth * M_(t-1))`` enters the bias-corrected mean ``M_t = M_(t-1) + w_t * (x_t - M_(t-1))`` with
+    the weight ``w_t = (1 - beta) / (1 - beta^t)``. Then ``g <- g * M_t / max|g|`` for the elements with ``|g| > M_t``; the others
+    stay as they are.
 
     Elements above the limit keep their proportions to each other, so the direction of the gradient changes less than under
     `clip_by_value`. Needs the largest modulus of each tensor, which may cost one more read; where a limit binds (in a GPU's
-    case at every step) one more read and write, four passes of arithmetic and one tensor of the gradient's size at a time.
+    case at every step) one more read and write, six passes of arithmetic and one tensor of the gradient's size at a time.
 
     Args:
         beta: weight of the past in the running mean, in [0, 1).

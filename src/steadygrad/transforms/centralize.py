@@ -26,7 +26,7 @@ def centralize() -> Policy:
     Gradients of one dimension (biases, gains) stay as they are. The first dimension is that of the outputs for linear layers
     and convolutions. For embeddings, whose rows are no outputs, and for transposed convolutions, whose first dimension is that
     of the inputs, leave the parameter out with `masked`. Costs one more read, then one more read and write of every gradient,
-    and one number per output. A row whose sum float32 cannot hold becomes infinite: more than a million elements above 1e32.
+    and one number per output. A row whose sum float32 cannot hold stays as it is.
 
     Returns:
         The policy; it rewrites elements. A step with NaN or Inf is skipped.
@@ -55,4 +55,5 @@ def centralize() -> Policy:
 def _rewrite(grad: Tensor, place: Place) -> None:
     del place
     if grad.ndim > 1:
-        grad.sub_(grad.mean(tuple(range(1, grad.ndim)), keepdim=True))
+        mean = grad.mean(tuple(range(1, grad.ndim)), keepdim=True)
+        grad.sub_(mean.nan_to_num_(0.0, 0.0, 0.0))  # the sum of finite elements may overflow

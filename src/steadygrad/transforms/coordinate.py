@@ -34,12 +34,12 @@ _ALPHA, _BETAS, _EPS = 1.0, (0.9, 0.99), 1e-5
 def acclip(*, alpha: float = _ALPHA, betas: tuple[float, float] = _BETAS, eps: float = _EPS) -> Policy:
     """Replace each gradient by its momentum, every coordinate of which is limited to a threshold of its own, as ACClip does.
 
-    ``m <- b1*m + (1-b1)*g``, ``tau^alpha <- b2*tau^alpha + (1-b2)*|g|^alpha`` (bias-corrected), ``g <- min(tau / (|m| + eps),
-    1) * m``.
+    ``m <- b1*m + (1-b1)*g`` and ``tau^alpha <- b2*tau^alpha + (1-b2)*|g|^alpha``, the latter bias-corrected; then
+    ``g <- min(tau / (|m| + eps), 1) * m``.
 
     This is most of an optimizer: put it before SGD without momentum. Adam behind it would divide by the gradient's size again.
     It keeps two tensors of the parameter's size, saved with the guard, and costs one more read and write of the gradient and of
-    both, some twelve passes of arithmetic and one tensor of the gradient's size at a time. The direction of the gradient changes.
+    both, fourteen passes of arithmetic and one tensor of the gradient's size at a time. The direction of the gradient changes.
 
     Args:
         alpha: exponent of the mean that the threshold is, in [1, 2]; the heavier the tails of the gradients, the smaller.

@@ -32,7 +32,7 @@ def soft_clip(limit: float, form: str = "tanh") -> Policy:
     1 and pi/2. So no element changes its sign or grows, and small ones stay as they are, but an element of the size of the limit
     loses 24 %, 50 % or 21 %: unlike `clip_by_value` it acts on every gradient, whether or not there is a spike.
 
-    Costs one more read and write of every gradient, seven passes of arithmetic (five for softsign) over it, and one tensor of
+    Costs one more read and write of every gradient, seven passes of arithmetic (six for softsign) over it, and one tensor of
     its size at a time. The direction of the gradient changes. A step with NaN or Inf is skipped.
 
     Args:

@@ -45,7 +45,7 @@ def spam(threshold: float = 5000.0, *, reset_every: int = 500, warmup: int = 150
     ``reset_every`` steps Adam's moments become zero, and the next updates are multiplied by a factor that rises from 0.01
     to 1 along half a cosine wave of ``warmup`` steps.
 
-    Costs one more read and write of every gradient and one read of the second moment, some ten passes of arithmetic, and one
+    Costs one more read and write of every gradient and one read of the second moment, eight passes of arithmetic, and one
     tensor of the gradient's size at a time; a copy of the parameters during a warm-up; on a GPU, where only the device knows
     that a reset is due, also a read and write of the moments at each step.
 
