@@ -26,6 +26,7 @@ _HOME = {
     "adaptive_grad_clip": "decide",
     "add_noise": "transforms.noise",
     "aggc": "decide",
+    "auto": "decide.auto",
     "autoclip": "decide",
     "block_descent": "decide",
     "centralize": "transforms.centralize",
