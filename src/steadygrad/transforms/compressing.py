@@ -76,14 +76,18 @@ def power_of_two(x: Tensor) -> Tensor:
         >>> power_of_two(torch.tensor([3.0, 0.25, 0.0]))
         tensor([2.0000, 0.2500, 1.0000])
     """
-    there = x > 0.0
-    mantissa = torch.frexp(torch.where(there, x, 1.0)).mantissa  # in [0.5, 1)
-    return torch.where(there, x / (2.0 * mantissa), 1.0)
+    return power_of_two_of_positive(torch.where(x > 0.0, x, 1.0))
+
+
+def power_of_two_of_positive(x: Tensor) -> Tensor:
+    """The same where no x is 0, which spares a selection."""
+    return x / torch.frexp(x).mantissa.mul_(2.0)  # the mantissa is in [0.5, 1), and the quotient has no other digits
 
 
 def magnitude(flat: Tensor) -> Tensor:
-    """The largest modulus, shape ``()``."""
-    return torch.linalg.vector_norm(flat, float("inf"))
+    """The largest modulus, shape ``()``, in one read. Much cheaper on a CPU than the inf-norm, and without a copy."""
+    low, high = torch.aminmax(flat)
+    return torch.maximum(-low, high)
 
 
 def mean_over(parts: Iterable[tuple[Tensor, int | Tensor]]) -> Tensor:

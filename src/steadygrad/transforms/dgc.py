@@ -7,7 +7,7 @@ Deviations, and why:
 
 - The largest elements are found exactly, where the paper estimates the threshold from a sample.
 - The warm-up is over a number of steps; how long an epoch is, a transform does not know.
-- Local clipping is by each tensor's norm. For one norm over all tensors put `clip_by_global_norm` before this in a `chain`,
+- Local clipping is by each tensor's norm, the paper's is by that of all of them. For one norm over all tensors put `clip_by_global_norm` before this in a `chain`,
   which costs no pass more; the division of the limit by the root of the number of workers is left to the caller in both.
 - Sums that would overflow become the largest number of the type, so what is gathered is always finite.
 """
@@ -42,7 +42,7 @@ def dgc(fraction: float = 0.001, *, momentum: float = 0.9, warmup: int = 0, max_
 
     The momentum is in here: give the optimizer none of its own. Error feedback is in here as well: w is what was not handed on.
 
-    Costs six reads and five writes of every gradient's size and the search for the k-th largest, for which torch takes work
+    Costs some ten reads and writes of every gradient's size and the search for the k-th largest, for which torch takes work
     space of its own; the memory is two tensors of the gradient's size per parameter, ``momentum`` and ``gathered``.
 
     Args:

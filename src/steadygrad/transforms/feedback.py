@@ -47,7 +47,7 @@ def error_feedback(compressor: Policy) -> Policy:
     this package work out what they need on the tensor itself. A tensor without a gradient keeps its residual, and so do all
     in a step that is skipped. A half-precision gradient is rounded once more after this, which is not fed back.
 
-    Costs the compressor's passes and three reads and two writes more, and a tensor of the gradient's size per parameter,
+    Costs five reads and writes of every gradient's size more than the compressor, and a tensor of that size per parameter,
     ``residual``, which belongs to this process and is saved with the guard; the compressor's own memory is beside it.
 
     Args:

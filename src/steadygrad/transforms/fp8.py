@@ -33,6 +33,7 @@ from steadygrad.transforms.compressing import (
     flattened,
     magnitude,
     power_of_two,
+    power_of_two_of_positive,
     round_randomly_,
     saturate_,
     stream,
@@ -119,7 +120,7 @@ def _scale(largest: Tensor, to: _Format) -> Tensor:
 
 def _round_(x: Tensor, to: _Format, random: torch.Generator | None) -> None:
     """Round to the numbers of the format, which are multiples of a power of two that depends on the size of ``x``."""
-    spacing = power_of_two(x.abs().clamp_(min=to.smallest)).mul_(2.0**-to.mantissa)
+    spacing = power_of_two_of_positive(x.abs().clamp_(min=to.smallest)).mul_(2.0**-to.mantissa)
     x.div_(spacing)
     if random is None:
         x.round_()

@@ -45,8 +45,9 @@ def qsgd(levels: int = 127, *, bucket: int = 512, seed: int = 0) -> Policy:
     ``g <- n/s * sign(g) * R(s*|g|/n)`` with n the 2-norm of the bucket, s the levels, and R rounding up with the probability of
     the fractional part. ``E[Q(g)] = g`` and ``E|Q(g) - g|^2 <= min(d/s^2, sqrt(d)/s) |g|^2`` for a bucket of d elements.
 
-    A multiple beyond the largest number of the type becomes that number. Costs three reads and two writes of every gradient
-    and one random number per element; no state. The random numbers depend on seed, step and parameter alone.
+    A multiple beyond the largest number of the type becomes that number. Costs one read and one write of every gradient, in
+    pieces on which all the arithmetic is done, and one random number per element; no state. The random numbers depend on
+    seed, step and parameter alone.
 
     Args:
         levels: s, from 1 to 1048576. 127 and a sign make 8 bits.
@@ -91,7 +92,7 @@ def qsgd(levels: int = 127, *, bucket: int = 512, seed: int = 0) -> Policy:
 
 def _quantize_(buckets: Tensor, levels: int, random: torch.Generator) -> None:
     """Quantise each row by its own norm."""
-    unit = power_of_two(torch.linalg.vector_norm(buckets, float("inf"), dim=1, keepdim=True))
+    unit = power_of_two(torch.maximum(buckets.amax(1, keepdim=True), -buckets.amin(1, keepdim=True)))
     buckets.div_(unit)
     norm = torch.linalg.vector_norm(buckets, dim=1, keepdim=True)
     norm = torch.where(norm > 0.0, norm, 1.0)
@@ -141,8 +142,9 @@ def terngrad(*, clip_sigma: float | None = 2.5, seed: int = 0) -> Policy:
     seed = integer(call, "seed", seed)
 
     def rewrite(flat: Tensor, place: Place) -> None:
-        random, unit = stream(place, seed, call), power_of_two(magnitude(flat))
-        largest = magnitude(flat) / unit
+        random, largest = stream(place, seed, call), magnitude(flat)
+        unit = power_of_two(largest)
+        largest = largest / unit
         if sigmas is not None:
             squares = ((piece.div(unit).square_().sum(), piece.numel()) for piece in flat.split(PIECE))
             largest = torch.minimum(largest, sigmas * mean_over(squares).sqrt())

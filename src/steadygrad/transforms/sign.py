@@ -79,7 +79,7 @@ def onebit(*, feedback: bool = True) -> Policy:
     ``g <- mean(g[g > 0])`` where ``g > 0``, ``mean(g[g < 0])`` where ``g < 0``, 0 where ``g = 0``. What is lost is
     added to the next gradient: the authors found that training fails without, so `error_feedback` is built in.
 
-    Costs three reads and one write of every gradient, and with feedback two reads and writes more and a tensor of the
+    Costs four reads and one write of every gradient, and with feedback five reads and writes more and a tensor of the
     gradient's size per parameter, ``residual``.
 
     Args:
