@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from steadygrad.decide import adagc, aggc, autoclip, clip_by_growth, percentile_clip, zclip
 from steadygrad.decide.history import as_fraction, ascending, inserted, interpolated, shifted
@@ -198,6 +199,22 @@ def test_decisions_under_jit_are_those_on_numpy(policy):
         scale, skip, reason, theirs = step(np.square(np.array(row, np.float32)), theirs)
         np.testing.assert_allclose(np.broadcast_to(scale, 3), scales(expected), rtol=1e-5)
         assert (bool(skip), int(reason)) == (bool(expected.skip), int(expected.reason))
+
+
+class NoSync(TorchDispatchMode):
+    """Fails where the host would wait for a device."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert "_local_scalar_dense" not in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+@each_policy
+def test_no_value_is_looked_at(policy):
+    with NoSync():
+        run(policy, [(1.0, 2.0, 3.0), (9.0, 0.0, 1.0), (math.nan, 1.0, 1.0)], torch)
+    with pytest.raises(AssertionError), NoSync():
+        torch.ones(1).item()
 
 
 norm_lists = st.lists(st.floats(1e-30, 1e30), min_size=1, max_size=30)

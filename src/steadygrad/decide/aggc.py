@@ -198,13 +198,15 @@ class _Groups:
     """Norms of the parameter groups of a layout, for each tensor that of its group."""
 
     def __init__(self, layout: Layout) -> None:
-        present, self._group_of_row = np.unique(np.array(layout.groups, np.int64), return_inverse=True)
-        self._membership = RowConstants((np.arange(len(present))[:, None] == self._group_of_row).astype(np.float64))
+        groups = np.array(layout.groups, np.int64)
+        membership = (np.unique(groups)[:, None] == groups).astype(np.float64)
+        self._sums, self._rows = RowConstants(membership), RowConstants(membership.T.copy())
 
     def norms(self, xp: Any, sum_sq: Array) -> Array:
         """The norm of each tensor's group, shape ``(n,)``; of its finite tensors."""
         finite = xp.where(sum_sq < INF, sum_sq, 0.0)
-        return xp.sqrt(xp.matmul(self._membership.like(sum_sq), finite))[self._group_of_row]
+        of_groups = xp.sqrt(xp.matmul(self._sums.like(sum_sq), finite))
+        return xp.matmul(self._rows.like(sum_sq), of_groups)  # a selection: exact, and no index goes to the device
 
 
 def _part(call: str, name: str, value: Any) -> float:
