@@ -7,8 +7,8 @@ Deviations, and why:
 
 - The largest elements are found exactly, where the paper estimates the threshold from a sample.
 - The warm-up is over a number of steps; how long an epoch is, a transform does not know.
-- Local clipping is by each tensor's norm, the paper's is by that of all of them. For one norm over all tensors put `clip_by_global_norm` before this in a `chain`,
-  which costs no pass more; the division of the limit by the root of the number of workers is left to the caller in both.
+- Local clipping is by each tensor's norm, the paper's is by that of all of them. For the latter put `clip_by_global_norm` before
+  this in a `chain`. The paper divides the limit by the root of the number of workers, which is left to the caller in both.
 - Sums that would overflow become the largest number of the type, so what is gathered is always finite.
 """
 
