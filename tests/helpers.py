@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from steadygrad.decision import Reason
 from steadygrad.measure.select import measure
 from steadygrad.policy import Place, Policy
 from steadygrad.readings import Layout
@@ -76,7 +77,7 @@ def make_run(
         total_norm_after=total * coefficient,
         coefficient=coefficient,
         skipped=np.zeros(rows, bool) if skipped is None else np.asarray(skipped, dtype=bool),
-        reason=np.where(coefficient < 1, 3, 0).astype(np.int16),
+        reason=np.where(coefficient < 1, int(Reason.CLIPPED), 0).astype(np.int16),
         lr=np.full(rows, 0.1),
         threshold=limit,
         grad_norm=grads,
@@ -120,3 +121,58 @@ def run_transform(
     with torch.no_grad():
         policy.rewrite(result, Place(name, torch.zeros_like(grad), {"lr": 0.1}, {}, memory, numbers, step, shard))
     return result
+
+
+SAMPLES = {
+    "adaclip": "adaclip()",
+    "adagc": "adagc(warmup=3)",
+    "adaptive_grad_clip": "adaptive_grad_clip(0.1)",
+    "acclip": "acclip()",
+    "add_noise": "add_noise(0.01, seed=3)",
+    "aggc": "aggc()",
+    "auto": "auto()",
+    "autoclip": "autoclip(50.0)",
+    "block_descent": "block_descent(0.5, seed=1)",
+    "centralize": "centralize()",
+    "chain": "chain(skip_nonfinite(), clip_by_norm(1.0), centralize(), clip_by_global_norm(1.0))",
+    "clip_by_global_norm": "clip_by_global_norm(1.0)",
+    "clip_by_group_norm": "clip_by_group_norm(1.0)",
+    "clip_by_growth": "clip_by_growth(2.0)",
+    "clip_by_norm": "clip_by_norm(1.0)",
+    "clip_by_rms": "clip_by_rms(0.1)",
+    "clip_by_value": "clip_by_value(0.5)",
+    "clip_update_rms": "clip_update_rms(0.5)",
+    "coordinate_descent": "coordinate_descent(0.5, seed=1)",
+    "decay": "decay(exponential(0.9))",
+    "decoupled_l2": "decoupled_l2(0.01)",
+    "dgc": "dgc(0.3)",
+    "error_feedback": "error_feedback(prune_topk(0.3))",
+    "fp8": "fp8()",
+    "gradient_stabilizer": "gradient_stabilizer()",
+    "lamb": "lamb()",
+    "larc": "larc(0.02)",
+    "lars": "lars()",
+    "limit_update_ratio": "limit_update_ratio(0.01)",
+    "masked": "masked(clip_by_norm(1.0), '*.weight')",
+    "max_norm_weights": "max_norm_weights(0.5)",
+    "normalize": "normalize()",
+    "onebit": "onebit()",
+    "percentile_clip": "percentile_clip(50, window=4)",
+    "proximal_l1": "proximal_l1(0.01)",
+    "prune_hard": "prune_hard(0.01)",
+    "prune_soft": "prune_soft(0.01)",
+    "prune_topk": "prune_topk(0.3)",
+    "qsgd": "qsgd(seed=2)",
+    "sign": "sign()",
+    "skip_nonfinite": "skip_nonfinite(5)",
+    "smooth_normalize": "smooth_normalize()",
+    "soft_clip": "soft_clip(0.5)",
+    "soft_clip_norm": "soft_clip_norm(1.0)",
+    "spam": "spam(guard_steps=2)",
+    "spectral_bound": "spectral_bound(0.5)",
+    "spectral_clip": "spectral_clip(0.5)",
+    "terngrad": "terngrad(seed=2)",
+    "weight_relative_clip": "weight_relative_clip(0.003)",
+    "zclip": "zclip(warmup=3)",
+}
+"""One text of every policy that there is, with settings that make it act within a few steps."""

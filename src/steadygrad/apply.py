@@ -234,6 +234,8 @@ def withhold(optimizer: Optimizer, params: Iterable[Tensor] | None = None) -> Ca
         A function that must be called after the step; it gives the gradients back and undoes what an optimizer may have counted
         in its parameter groups.
     """
+    if params is not None:
+        _begin_momentum(optimizer)
     chosen = [p for g in optimizer.param_groups for p in g["params"]] if params is None else params
     held = [(p, p.grad) for p in chosen if p.grad is not None]
     counters = [{k: v for k, v in g.items() if isinstance(v, (int, float))} for g in optimizer.param_groups]
@@ -248,6 +250,26 @@ def withhold(optimizer: Optimizer, params: Iterable[Tensor] | None = None) -> Ca
                 group.update(saved)
 
     return restore
+
+
+def _begin_momentum(optimizer: Optimizer) -> None:
+    """Give every parameter of fused SGD its momentum buffer: torch 2.13's kernel fails where only some have one.
+
+    Momentum that begins at zero is that of a first step as long as there is no dampening.
+    """
+    if not isinstance(optimizer, SGD):
+        return
+    for group in optimizer.param_groups:
+        if group.get("fused") and group["momentum"]:
+            if group["dampening"]:
+                raise UnsupportedError(
+                    "fused SGD with dampening cannot leave out single parameters; set `fused=False`, or `dampening=0`",
+                    slug="withhold-unsupported",
+                )
+            for param in group["params"]:
+                state = optimizer.state[param]
+                if param.grad is not None and state.get("momentum_buffer") is None:
+                    state["momentum_buffer"] = torch.zeros_like(param)
 
 
 def _as_tensor(value: Any, device: torch.device) -> Tensor:

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from steadygrad.decide import chain, clip_by_global_norm, clip_by_norm, decay, exponential, masked, skip_nonfinite
+from steadygrad.decide import (
+    chain,
+    clip_by_global_norm,
+    clip_by_norm,
+    decay,
+    exponential,
+    masked,
+    percentile_clip,
+    skip_nonfinite,
+)
 from steadygrad.errors import ArgumentError, ArgumentTypeError, UnsupportedError
 from steadygrad.readings import Layout, Readings
 from steadygrad.transforms.value import clip_by_value
@@ -127,3 +136,14 @@ def test_empty_patterns_are_refused(names):
 def test_only_a_policy_can_be_masked():
     with pytest.raises(ArgumentTypeError, match="policy-expected"):
         masked("clip_by_norm(1.0)", "*")
+
+
+def test_state_of_torch_readings_has_rows_for_all_tensors():
+    policy = masked(percentile_clip(50, window=4), "b*")
+    readings = Readings(Layout(("a", "b", "b2")), torch, torch.tensor([1.0, 4.0, 9.0], dtype=torch.float64))
+    state = {key: torch.as_tensor(value) for key, value in policy.init(readings).items()}
+    for _ in range(3):
+        decision, state = policy.decide(readings, state)
+    assert decision.scale.tolist() == [1.0, 1.0, 1.0]
+    assert all(value.shape[0] == 3 for key, value in state.items() if key.startswith("tensor_"))
+    assert not any(value[0].any() for key, value in state.items() if key.startswith("tensor_"))

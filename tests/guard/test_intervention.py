@@ -272,3 +272,30 @@ def test_a_missing_second_moment_is_told_when_attached(needs):
 def test_a_missing_setting_is_told_when_attached():
     with pytest.raises(UnsupportedError, match="'weight_decay' in each"):
         sg.Guard(torch.optim.Rprop(a_model().parameters()), constrained(lambda place: None, wants=("weight_decay",)))
+
+
+def test_a_rewritten_half_precision_gradient_stays_finite():
+    w = nn.Parameter(torch.ones(3, dtype=torch.float16))
+    optimizer = torch.optim.SGD([w], lr=0.0)
+    sg.Guard(
+        optimizer, Policy(stateless, lambda r, s: (rewriting(r), s), "up()", rewrites=True, rewrite=lambda g, _: g.mul_(1.5))
+    )
+    w.grad = torch.tensor([65504.0, -65504.0, 2.0], dtype=torch.float16)
+    optimizer.step()
+    assert w.grad.tolist() == [65504.0, -65504.0, 3.0]
+
+
+def test_weights_norms_are_read_every_tenth_step():
+    seen = []
+
+    def decide(readings, state):
+        seen.append(readings.param_norm is not None)
+        return Decision(), state
+
+    model = a_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sg.Guard(optimizer, Policy(stateless, decide, "now_and_then()", frozenset({"param_norm:10"})), model=model)
+    for _ in range(21):
+        backward(model)
+        optimizer.step()
+    assert [i for i, there in enumerate(seen) if there] == [0, 10, 20]

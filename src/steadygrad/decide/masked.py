@@ -133,7 +133,10 @@ class _Rows:
 
     def widened_state(self, xp: Any, state: State) -> State:
         """The state with rows for all tensors; those of the others stay zero."""
-        return {key: _gather(xp, value, self.source, 0) if _per_tensor(key) else value for key, value in state.items()}
+        return {
+            key: _gather(np if isinstance(value, np.ndarray) else xp, value, self.source, 0) if _per_tensor(key) else value
+            for key, value in state.items()
+        }
 
     def narrowed_state(self, state: State) -> State:
         """The rows of the chosen tensors."""

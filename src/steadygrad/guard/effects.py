@@ -19,6 +19,7 @@ from steadygrad.apply import (
     coalesced_grad,
     fold,
     scale_,
+    scale_units_,
     scaler_found_inf,
     withhold,
 )
@@ -105,6 +106,8 @@ class Effects:
             return True
         if decision.scale is not None:
             self._scale(decision, grads, last)
+        if decision.unit_scale is not None:
+            scale_units_(grads, layout, decision.unit_scale)
         if decision.clamp is not None:
             low, high = decision.clamp if loss_scale is None else (bound * loss_scale for bound in decision.clamp)
             clamp_([coalesced_grad(p) for p in self._chosen(decision.rows) if p.grad is not None], low, high)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -49,6 +50,7 @@ class Intervention:
         self._layout = Layout(())
         self._engine: Engine | None = None
         self._fresh = True
+        self._resumed = False
 
     def learn(self, params: list[Tensor], layout: Layout, engine: Engine) -> None:
         """These are the parameters now; rows that were there before keep what they had."""
@@ -56,7 +58,8 @@ class Intervention:
         if known:
             self._states.realign(np.array([known.get(id(p), -1) for p in params], np.int64))
         self._memory.learn(params)
-        self._params, self._layout, self._engine, self._fresh = params, layout, engine, True
+        self._params, self._layout, self._engine = params, layout, engine
+        self._fresh, self._resumed = not self._resumed, False  # a saved state knows what was read before
 
     def before(
         self, grads: Sequence[Tensor | None], scale: Any, step: int, more_needs: frozenset[str] = NO_NEEDS
@@ -76,8 +79,7 @@ class Intervention:
         whole = Decision()
         for i, stage in enumerate(self._stages):
             needs = self._due(stage.needs | more_needs if i == 0 else stage.needs, step)
-            readings = measure(grads, self._layout, needs, params=self._params, engine=self._engine)
-            readings = readings if scale is None else readings.scaled(1.0 / scale)
+            readings = self._measure(grads, needs, scale)
             first = first or readings
             decision = self._decide(i, stage, readings, step)
             whole = whole.then(decision, readings.xp) if i else decision
@@ -104,6 +106,7 @@ class Intervention:
         """Go on from what :meth:`state_dict` gave."""
         self._states.load_state_dict(state["state"])
         self._memory.load_state_dict(state.get("memory", {}))
+        self._resumed = not self._params
 
     def _due(self, needs: frozenset[str], step: int) -> frozenset[str]:
         """The readings to take now. One wanted every k steps (``"param_norm:10"``) is left out where it is not due."""
@@ -112,6 +115,18 @@ class Intervention:
             return needs
         due = self._fresh or any((step - 1) % int(need.partition(":")[2]) == 0 for need in periodic)
         return needs.difference(periodic) | ({"param_norm"} if due else NO_NEEDS)
+
+    def _measure(self, grads: Sequence[Tensor | None], needs: frozenset[str], scale: Any) -> Readings:
+        """The readings in true units: without the loss scale."""
+        optimizer = self._optimizer
+        given: dict[str, Any] = {}
+        if needs:
+            slots = [optimizer.state.get(p, {}) for p in self._params] if "update_rms" in needs else None
+            given = {"params": self._params, "groups": optimizer.param_groups, "slots": slots, "loss_scale": scale}
+        readings = measure(grads, self._layout, needs, engine=self._engine, **given)
+        if scale is None:
+            return readings
+        return replace(readings.scaled(1.0 / scale), update_rms=readings.update_rms)
 
     def _decide(self, i: int, stage: Policy, readings: Readings, step: int) -> Decision:
         decision, state = stage.decide(readings, self._states.of(i, readings))

@@ -54,7 +54,8 @@ def rewrite_(policy: Policy, decision: Decision, grads: Sequence[Tensor | None],
             if grad.dtype in _HALF:
                 wide = grad.float()
                 policy.rewrite(wide, place)
-                grad.copy_(wide)
+                largest = torch.finfo(grad.dtype).max  # rounding up must not make Inf of a number that half precision holds
+                grad.copy_(wide.clamp_(-largest, largest))
             else:
                 policy.rewrite(grad, place)
 
