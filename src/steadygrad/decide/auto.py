@@ -15,6 +15,7 @@ means (P. J. Huber, "Robust Estimation of a Location Parameter", 1964), a trust 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,8 +27,8 @@ from steadygrad.policy import NO_NEEDS, Policy, State, expression
 from steadygrad.readings import INF, Readings
 
 DEVIATIONS, MAX_UPDATE = 6.0, 0.01
-RATE = 1 / 32
-"""Weight of a new reading in the running means, once as many have been seen."""
+MEMORY = 32
+"""A new reading's weight in the running means is one over this, once as many have been seen."""
 START = 8
 """Readings of a tensor before its history is used; until then nothing is winsorised."""
 WINSOR, FLOOR, FIRST_SPREAD = 2.5, 0.05, 1.0
@@ -93,14 +94,14 @@ def auto(*, deviations: float = DEVIATIONS, max_update: float = MAX_UPDATE) -> P
         xp = readings.xp
         if not len(readings):
             return Decision(), state
-        finite = xp.all(readings.sum_sq < INF)
-        norms = xp.sqrt(xp.where(finite, readings.sum_sq, 0.0))
-        history = _joined(xp, state)
-        scale, history = _tested(xp, norms, history, k)
-        after = _parted(history)
+        with np.errstate(over="ignore"):
+            total = xp.sum(readings.sum_sq)
+        finite = total < INF  # false for NaN as well
+        squares = xp.where(finite, readings.sum_sq, 0.0)
+        scale, after = _tested(xp, squares, xp.where(finite, total, 0.0), state, k)
         if bounded:
-            after["tensor_weight_norm"] = weights = _weight_norms(readings, state, finite)
-            scale = scale * _bound(readings, norms * scale, weights, rho)
+            after["weight_norm"] = weight = _weight_norm(readings, state["weight_norm"], finite)
+            scale = scale * _bound(readings, squares, scale, weight, rho)
         reason = xp.where(finite, xp.where(xp.any(scale < 1.0), _CLIPPED, _NONE), _NON_FINITE)
         return Decision(scale=scale, skip=~finite, reason=reason), after
 
@@ -110,80 +111,68 @@ def auto(*, deviations: float = DEVIATIONS, max_update: float = MAX_UPDATE) -> P
     return Policy(_begin(bounded), decide, expression(call, **extra), needs)
 
 
-def _begin(bounded: bool) -> Any:
+def _begin(bounded: bool) -> Callable[[Readings], State]:
     def init(readings: Readings) -> State:
-        n = len(readings)
-        history = _History(np.zeros(n + 1), np.full(n + 1, FIRST_SPREAD), np.zeros(n + 1))
-        return _parted(history) | ({"tensor_weight_norm": np.zeros(n)} if bounded else {})
+        n = len(readings) + 1
+        history = _History(np.zeros(n), np.full(n, FIRST_SPREAD), np.zeros(n))
+        return _parted(history) | ({"weight_norm": np.float64(0.0)} if bounded else {})
 
     return init
 
 
 def _parted(history: _History) -> State:
     """The state: rows of tensors, which grow and are chosen with them, and beside these the total."""
-    names = _History._fields
-    rows = {f"tensor_{name}": values[:-1] for name, values in zip(names, history, strict=True)}
-    return rows | {f"total_{name}": values[-1:] for name, values in zip(names, history, strict=True)}
+    rows = {f"tensor_{name}": values[:-1] for name, values in zip(_History._fields, history, strict=True)}
+    return rows | {f"total_{name}": values[-1:] for name, values in zip(_History._fields, history, strict=True)}
 
 
 def _joined(xp: Any, state: State) -> _History:
     return _History(*(xp.concatenate((state[f"tensor_{name}"], state[f"total_{name}"])) for name in _History._fields))
 
 
-def _tested(xp: Any, norms: Array, history: _History, k: float) -> tuple[Array, _History]:
-    """Scale of each tensor by the test against history, and the history with these norms."""
-    total = _length(xp, norms)
-    every = xp.concatenate((norms, xp.stack((total,))))
+def _tested(xp: Any, squares: Array, total: Array, state: State, k: float) -> tuple[Array, State]:
+    """Scale of each tensor by the test against history, and the state of the statistics with these norms."""
+    history = _joined(xp, state)
+    every = xp.concatenate((squares, xp.reshape(total, (1,))))
     live = every > 0.0
-    x = xp.log(xp.where(live, every, 1.0))
     spread = xp.where(history.spread > FLOOR, history.spread, FLOOR)
-    excess = xp.where(live & (history.seen >= START), (x - history.center) / spread, 0.0)
-    out = excess > k
-    usual = xp.where(out, xp.exp(xp.where(out, history.center - x, 0.0)), 1.0)
-    scale = xp.where(out[:-1] & (out[-1:] | (excess[:-1] > 2.0 * k)), usual[:-1], 1.0)
-    # What the tensors' own scales leave of the total, as a factor; the rest of the way to the usual total goes to all alike.
-    left = _length(xp, norms * scale) / xp.where(total > 0.0, total, 1.0)
-    still = out[-1] & (xp.log(xp.where(left > 0.0, left, 1.0)) + (excess * spread)[-1] > k * spread[-1])
-    rest = usual[-1] / xp.where(still, left, 1.0)
-    return xp.where(still, scale * rest, scale), _followed(xp, x, live, history, spread)
+    away = 0.5 * xp.log(xp.where(live, every, 1.0)) - history.center
+    out = (away > k * spread) & live & (history.seen >= START)
+    usual = xp.exp(xp.where(out, -away, 0.0))
+    scale = xp.where(out[:-1] & (out[-1:] | (away > 2.0 * k * spread)[:-1]), usual[:-1], 1.0)
+    # What the tensors' own factors leave of the total; the rest of the way to the usual total goes to all alike.
+    left = xp.sum(squares * scale * scale)
+    left = 0.5 * xp.log(xp.where(left > 0.0, left, 1.0)) - history.center[-1]
+    rest = xp.exp(xp.where(out[-1] & (left > k * spread[-1]), -left, 0.0))
+    return scale * rest, _parted(_followed(xp, away, live, history, spread))
 
 
-def _followed(xp: Any, x: Array, live: Array, history: _History, spread: Array) -> _History:
+def _followed(xp: Any, away: Array, live: Array, history: _History, spread: Array) -> _History:
     """The statistics with one more reading; rows that are not live stay as they are."""
-    center, known_spread, seen = history
-    first = seen < 0.5
-    away = xp.where(first, 0.0, x - center)
+    seen = history.seen
     reach = xp.where(seen < START, INF, WINSOR * spread)
     away = xp.minimum(xp.maximum(away, -reach), reach)
-    rate = 1.0 / xp.where(seen + 1.0 < 1.0 / RATE, seen + 1.0, 1.0 / RATE)
-    slower = 1.0 / xp.where(seen + 2.0 < 1.0 / RATE, seen + 2.0, 1.0 / RATE)  # the spread begins with a guess that counts as two
-    moved = xp.where(first, x, center + rate * away)
-    widened = known_spread + slower * (_TO_SIGMA * abs(away) - known_spread)
-    count = xp.where(seen + 1.0 < 1.0 / RATE, seen + 1.0, 1.0 / RATE)  # more is not needed, and a count that stops stays exact
+    count = xp.where(seen < MEMORY - 1, seen + 1.0, MEMORY)  # more is not needed, and a count that stops stays exact
+    center = history.center + away / count  # the first reading becomes the centre
+    widened = spread + (_TO_SIGMA * abs(away) - spread) / (count + 1.0)  # the spread begins with a guess that counts as one
     return _History(
-        xp.where(live, moved, center),
-        xp.where(live & ~first, widened, known_spread),
+        xp.where(live, center, history.center),
+        xp.where(live & (seen > 0.0), widened, history.spread),
         xp.where(live, count, seen),
     )
 
 
-def _weight_norms(readings: Readings, state: State, finite: Array) -> Array:
-    """The last weights' norms that were read."""
-    known = state["tensor_weight_norm"]
+def _weight_norm(readings: Readings, known: Array, finite: Array) -> Array:
+    """The last norm of all weights that was read."""
     if readings.param_norm is None:
         return known
-    return readings.xp.where(finite & (readings.param_norm < INF), readings.param_norm, known)
+    xp, norms = readings.xp, readings.param_norm
+    norm = xp.sqrt(xp.sum(norms * norms))
+    return xp.where(finite & (norm < INF), norm, known)
 
 
-def _bound(readings: Readings, norms: Array, weights: Array, rho: float) -> Array:
+def _bound(readings: Readings, squares: Array, scale: Array, weight: Array, rho: float) -> Array:
     """One factor for all: ``lr * gradient`` is at most ``rho`` times the weights. Weights that are all zero bound nothing."""
-    xp = readings.xp
-    size, weight = _length(xp, norms * readings.lr), _length(xp, weights)
+    xp, factor = readings.xp, readings.lr * scale
+    size = xp.sqrt(xp.sum(squares * factor * factor))
     return limit(xp, size, xp.where(weight > 0.0, rho * weight, INF)).scale
-
-
-def _length(xp: Any, norms: Array) -> Array:
-    """2-norm of several norms, shape ``()``; the largest is taken out, so that no square overflows or vanishes."""
-    largest = xp.max(norms)
-    unit = xp.where(largest > 0.0, largest, 1.0)
-    return unit * xp.sqrt(xp.sum((norms / unit) ** 2))
