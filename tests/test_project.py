@@ -5,6 +5,7 @@ import re
 import pytest
 
 import steadygrad
+from steadygrad.policies import POLICIES
 
 
 @pytest.fixture
@@ -14,12 +15,12 @@ def read(root):
 
 
 def targets(makefile):
-    return set(re.findall(r"^([a-z]+):", makefile, flags=re.M))
+    return set(re.findall(r"^([a-z-]+):", makefile, flags=re.M))
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", ".ci/run"])
 def test_make_commands_in_the_documentation_exist(read, name):
-    calls = re.findall(r"\bmake((?: [a-z]+)+)(?=`|\s*$|\s+#)", read(name), flags=re.M)
+    calls = re.findall(r"\bmake((?: [a-z-]+)+)(?=`|\s*$|\s+#)", read(name), flags=re.M)
     named = {word for call in calls for word in call.split()}
     assert named - targets(read("Makefile")) == set()
     assert "test" in named
@@ -48,6 +49,11 @@ def test_local_links_lead_somewhere(root, read, name):
     links = re.findall(r"\]\((?!https?:)([^)#]+)", read(name))
     assert links
     assert [link for link in links if not (root / name).parent.joinpath(link).exists()] == []
+
+
+def test_every_policy_is_documented(read):
+    page = read("docs/policies.md")
+    assert [name for name in POLICIES if not re.search(rf"^\.\. autofunction:: \S+\.{name}$", page, flags=re.M)] == []
 
 
 def slugs(files):
