@@ -28,7 +28,7 @@ CONTENDERS = (
     "auto(max_update=inf)",
     "auto(deviations=inf, max_update=0.01)",
 )
-"""The last five are ``auto`` with three values of its one constant that matters, and each of its halves alone. Numbers are written
+"""The last five are ``auto`` with three values of the constant that matters, and each of its halves alone. Numbers are written
 out, so that a result stays what it is should a default change; the tables show the policy's own text."""
 
 SEEDS = tuple(range(5))

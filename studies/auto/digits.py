@@ -31,6 +31,7 @@ class LeNet(nn.Module):
         )
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Scores of the classes."""
         return self.body(F.pad(pixels.reshape(-1, 1, 8, 8), (4, 4, 4, 4)))
 
 
@@ -43,6 +44,7 @@ class PixelReader(nn.Module):
         self.head = nn.Linear(100, 10)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Scores of the classes."""
         return self.head(self.rnn(pixels)[0][:, -1])
 
 

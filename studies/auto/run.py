@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
+    """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few cases with one seed, into quick.jsonl; no tables are written")
     parser.add_argument("--tables", action="store_true", help="run nothing, only write the tables")

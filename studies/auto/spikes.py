@@ -7,6 +7,7 @@ weights, optimizer and policy state, and see the same batches.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ DEAD = 1e6
 
 def _network(hidden: int, layers: int) -> nn.Sequential:
     sizes = [INPUTS, *[hidden] * layers]
-    parts = [m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), nn.Tanh())]
+    parts = [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.Tanh())]
     return nn.Sequential(*parts, nn.Linear(hidden, 1))
 
 

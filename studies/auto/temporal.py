@@ -28,6 +28,7 @@ class Reader(nn.Module):
             nn.init.normal_(p, std=0.1) if p.dim() > 1 else nn.init.zeros_(p)
 
     def forward(self, symbols: torch.Tensor) -> torch.Tensor:
+        """Scores of the classes."""
         return self.head(self.rnn(symbols)[0][-1])
 
 
