@@ -299,3 +299,20 @@ def test_weights_norms_are_read_every_tenth_step():
         backward(model)
         optimizer.step()
     assert [i for i, there in enumerate(seen) if there] == [0, 10, 20]
+
+
+def test_recording_changes_no_decision(tmp_path):
+    """Check-ups read the weights' norms more often than the policy asked for; it must not see them."""
+
+    def train(record):
+        model = a_model()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        guard = sg.Guard(optimizer, sg.weight_relative_clip(0.01), model=model, record=record)
+        for _ in range(14):
+            backward(model)
+            optimizer.step()
+        guard.detach()
+        return model.state_dict()
+
+    bare, recorded = train(None), train(tmp_path / "run")
+    assert all(torch.equal(value, recorded[key]) for key, value in bare.items())

@@ -78,15 +78,17 @@ class Intervention:
         first: Readings | None = None
         whole = Decision()
         for i, stage in enumerate(self._stages):
-            needs = self._due(stage.needs | more_needs if i == 0 else stage.needs, step)
-            readings = self._measure(grads, needs, scale)
+            needs = self._due(stage.needs, step)
+            readings = self._measure(grads, needs if i else needs | more_needs, scale)
             first = first or readings
+            if readings.param_norm is not None and "param_norm" not in needs:  # a check-up's: recording must change nothing
+                readings = replace(readings, param_norm=None)
             decision = self._decide(i, stage, readings, step)
             whole = whole.then(decision, readings.xp) if i else decision
             if self._carry_out(i, decision, grads, scale, step):
                 break
         else:
-            self._updates.begin(self._params, grads, whole.update_scale)
+            self._updates.begin(self._params, self._layout, grads, whole.update_scale)
         self._fresh = False
         return cast(Readings, first), whole
 

@@ -36,16 +36,15 @@ class Updates:
         self._scale: Any = None
         self._begun = False
 
-    def begin(self, params: Sequence[Tensor], grads: Sequence[Tensor | None], scale: Any) -> None:
+    def begin(self, params: Sequence[Tensor], layout: Layout, grads: Sequence[Tensor | None], scale: Any) -> None:
         """Keep what the end of the step needs; a closure's second evaluation keeps what the first one has kept."""
         if self._begun or (scale is None and not self._constraints):
             return
         self._begun, self._scale = True, scale
         self._moving = [grad is not None for grad in grads]
-        everything = any(each.wants_before for each in self._constraints)
-        for row, param in enumerate(params):
+        for row, (param, name) in enumerate(zip(params, layout.names, strict=True)):
             scaled = scale is not None and not (isinstance(scale, np.ndarray) and scale[row] == 1.0)
-            if self._moving[row] and (everything or scaled):
+            if self._moving[row] and (scaled or any(each.wants_before and _accepts(each, name) for each in self._constraints)):
                 self._before[row] = param.detach().clone()
 
     def finish(self, layout: Layout, step: int, skipped: Any) -> None:
@@ -75,5 +74,9 @@ class Updates:
 
     def _constrain(self, owner: str, constraint: Constraint, layout: Layout, step: int) -> None:
         for row, place in places(self._optimizer, layout, self._memory, owner, step):
-            if self._moving[row] and (constraint.accepts is None or constraint.accepts(place.name)):
+            if self._moving[row] and _accepts(constraint, place.name):
                 constraint.limit(place._replace(before=self._before.get(row)) if constraint.wants_before else place)
+
+
+def _accepts(constraint: Constraint, name: str) -> bool:
+    return constraint.accepts is None or constraint.accepts(name)
