@@ -6,16 +6,17 @@ STAMP := $(VENV)/.installed
 POLICY := chain(skip_nonfinite(), clip_by_global_norm(1.0))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench docs clean
+.PHONY: help demo test lint format bench bench-methods study-auto docs clean
 
 help:  ## Show the targets
-	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 15
 
 # pip is told about the constraints every time, so that nothing can move torch to another version.
 $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing steadygrad and its tools into $(VENV); the first time takes a few minutes."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq --progress-bar off -c constraints.txt -e ".[dev]"
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq --progress-bar off -c constraints.txt --no-deps timm
 	@touch $(STAMP)
 	@echo "Installed."
 
@@ -47,6 +48,12 @@ format: $(STAMP)  ## Fix what ruff can fix
 
 bench: $(STAMP)  ## Time steadygrad against torch (several minutes)
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-methods: $(STAMP)  ## Time every policy and transform against clipping the global norm (some ten minutes)
+	$(BIN)/python benchmarks/methods.py $(ARGS)
+
+study-auto: $(STAMP)  ## Compare auto() with other limits on four tasks (half an hour); goes on where it was stopped
+	$(BIN)/python studies/auto/run.py $(ARGS)
 
 docs: $(STAMP)  ## Build the documentation into site/
 	$(BIN)/python -m sphinx -q -W --keep-going -b html -d build/doctrees docs site
