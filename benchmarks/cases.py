@@ -69,11 +69,11 @@ POLICIES = [
     Case("clip_by_growth()", "clips a spike", BINDS, warm=5, size=10.0),
     Case("aggc()", "nothing", RESTS, warm=25),
     Case("auto()", "nothing", RESTS, warm=30, calls=10),
-    Case("auto()", "clips a spike", BINDS, warm=30, size=100.0),
+    Case("auto()", "clips a spike", BINDS, warm=32, size=100.0),
     Case("weight_relative_clip()", "nothing", RESTS, warm=1, calls=10),
     Case("adaptive_grad_clip(1000.0)", "nothing", RESTS, AGC, reference="timm", faster=3.0),
     Case("adaptive_grad_clip(0.00001)", "clips every unit", BINDS, AGC, reference="timm", faster=3.0),
-    Case("clip_update_rms()", "nothing", RESTS, warm=2, adam=True),
+    Case("clip_update_rms()", "nothing", RESTS, warm=2, size=0.5, adam=True),
     Case("clip_update_rms()", "limits every update", RESTS, warm=2, size=30.0, adam=True),
 ]
 TRANSFORMS = [
