@@ -58,10 +58,10 @@ class ZClip:
         target = norm
         if score > self.z_threshold:
             target = self.mean + self.z_threshold**2 * deviation / score
-        coefficient = min(target, self.max_norm) / (norm + self.eps)
-        if coefficient < 1.0:
+        limit = min(target, self.max_norm)
+        if limit < norm:
             for param in self.params:
-                param.grad.mul_(coefficient)
+                param.grad.mul_(limit / (norm + self.eps))
         self.mean = self.alpha * self.mean + (1.0 - self.alpha) * target
         self.variance = self.alpha * self.variance + (1.0 - self.alpha) * (target - self.mean) ** 2
 
