@@ -129,7 +129,7 @@ def of_finite(case: str) -> Callable[[Rows], str]:
     return lambda rows: spread([row["loss"] for row in rows if row["case"] == case and row["loss"] is not None])
 
 
-_ADAM = tuple(f"adam beta2={beta2}" for beta2 in (0.99, 0.999))
+_ADAM = tuple(f"adam beta2={beta2}" for beta2 in (0.99,))
 
 
 def _for(rows: Rows, cases: Sequence[str]) -> Rows:
