@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from steadygrad.errors import ArgumentError, ArgumentTypeError, SteadygradError
 from steadygrad.policies import POLICIES, SCHEDULES, parse_policy
-from steadygrad.policy import Policy
+from steadygrad.policy import Policy, text_of
 
 limit = st.floats(min_value=1e-30, max_value=1e30) | st.just(math.inf)
 exponent = st.sampled_from([1.0, 1.5, 2.0, 3.0, math.inf])
@@ -142,12 +142,12 @@ def test_other_syntax_is_refused_and_nothing_is_run(text):
     [
         ("skip_nonfinite", "skip_nonfinite()"),
         (" clip_by_norm( max_norm = 1 ) ", "clip_by_norm(1.0)"),
-        ("clip_by_global_norm(+1e0, inf)", "clip_by_global_norm(1.0, norm_type=inf)"),
+        ("clip_by_global_norm(+1e0, inf)", "clip_by_global_norm(1.0, inf)"),
         ("clip_by_global_norm(1, 2.0, eps=1e-06)", "clip_by_global_norm(1.0)"),
         ("clip_by_global_norm(1, eps=0)", "clip_by_global_norm(1.0, eps=0.0)"),
         ("clip_by_group_norm([1, 2])", "clip_by_group_norm((1.0, 2.0))"),
         ("skip_nonfinite(50)", "skip_nonfinite()"),
-        ("skip_nonfinite(None)", "skip_nonfinite(max_consecutive=None)"),
+        ("skip_nonfinite(None)", "skip_nonfinite(None)"),
         ("decay(cosine(10))", "decay(cosine(10))"),
         ("chain(chain, skip_nonfinite, clip_by_norm(1))", "chain(skip_nonfinite(), clip_by_norm(1.0))"),
         ('masked(clip_by_norm(1), ["a*", "!b"])', "masked(clip_by_norm(1.0), ('a*', '!b'))"),
@@ -155,6 +155,30 @@ def test_other_syntax_is_refused_and_nothing_is_run(text):
 )
 def test_texts_and_their_canonical_form(text, canonical):
     assert parse_policy(text).text == canonical
+
+
+def limits(low, high=1.0, /, scope="global", *, eps=math.inf, strict=False): ...
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({}, "limits(0.5)"),
+        ({"high": 1, "eps": math.inf}, "limits(0.5)"),
+        ({"high": 2.0, "scope": "tensor"}, "limits(0.5, 2.0, 'tensor')"),
+        ({"scope": "tensor", "strict": True}, "limits(0.5, scope='tensor', strict=True)"),
+        ({"high": True, "strict": 0, "eps": 1e-6}, "limits(0.5, True, eps=1e-06, strict=0)"),
+    ],
+)
+def test_the_text_of_a_call_leaves_out_what_is_as_by_default(changed, text):
+    assert text_of(limits, **{"low": 0.5, "high": 1.0, "scope": "global", "eps": math.inf, "strict": False} | changed) == text
+
+
+def test_positional_only_parameters_have_no_names_in_a_text():
+    def between(low=0.0, high=1.0, /, scope="global"): ...
+
+    assert text_of(between, low=0.0, high=2.0, scope="tensor") == "between(0.0, 2.0, 'tensor')"
+    assert text_of(between, low=0.0, high=1.0, scope="tensor") == "between(scope='tensor')"
 
 
 def test_an_unknown_name_comes_with_the_nearest_and_all_names():

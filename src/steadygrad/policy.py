@@ -9,7 +9,9 @@ Deviation from Optax, whose two-function shape this borrows: ``decide`` never se
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from steadygrad.decision import Decision
@@ -113,3 +115,34 @@ def expression(name: str, *args: Any, **kwargs: Any) -> str:
     """The text of a call: ``expression("f", 1.0, p=2.0) == "f(1.0, p=2.0)"``."""
     parts = [repr(a) for a in args] + [f"{key}={value!r}" for key, value in kwargs.items()]
     return f"{name}({', '.join(parts)})"
+
+
+def text_of(factory: Callable[..., Any], /, **settings: Any) -> str:
+    """The text of a call of a factory: what equals its default is left out, and names stand only where they must.
+
+    Args:
+        factory: the function; its signature gives order and defaults. One with ``*args`` or ``**kwargs`` has no such text.
+        **settings: the value of every parameter, by name.
+
+    Returns:
+        The text.
+
+    Example:
+        >>> def f(limit, norm_type=2.0, *, eps=1e-6, patience=None): ...
+        >>> text_of(f, limit=1.0, norm_type=2.0, eps=0.0, patience=None)
+        'f(1.0, eps=0.0)'
+    """
+    parameters = inspect.signature(factory).parameters
+    changed = {name for name, p in parameters.items() if not _same(settings[name], p.default)}
+    unnamed = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_ONLY]
+    while unnamed and unnamed[-1] not in changed:
+        unnamed.pop()
+    given = {name: settings[name] for name in parameters if name in changed or name in unnamed}
+    row = [name for name, p in parameters.items() if p.kind is not p.KEYWORD_ONLY]
+    args = [given.pop(name) for name in takewhile(given.__contains__, row)]
+    return expression(factory.__name__, *args, **given)
+
+
+def _same(value: Any, default: Any) -> bool:
+    """Whether a value equals the default; ``True`` does not equal 1."""
+    return isinstance(value, bool) == isinstance(default, bool) and value == default

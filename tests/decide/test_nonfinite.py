@@ -52,7 +52,7 @@ def test_none_never_aborts(readings_of):
     readings = readings_of(np, [math.nan])
     decision, _ = policy.decide(readings, {"consecutive": np.array(10**6)})
     assert decision.abort is None
-    assert policy.text == "skip_nonfinite(max_consecutive=None)"
+    assert policy.text == "skip_nonfinite(None)"
 
 
 @XP

@@ -128,7 +128,7 @@ def test_defaults_are_left_out_of_the_text():
         "smooth_normalize(2.0)",
         "soft_clip_norm(1.0)",
     ]
-    assert smooth_normalize(b=2.0, scope="tensor").text == "smooth_normalize(1.0, 2.0, scope='tensor')"
+    assert smooth_normalize(b=2.0, scope="tensor").text == "smooth_normalize(b=2.0, scope='tensor')"
 
 
 @pytest.mark.parametrize(

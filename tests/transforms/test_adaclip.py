@@ -134,7 +134,7 @@ def test_tensors_as_numbers_give_the_same(rewritten):
 
 def test_text_and_refusals():
     assert adaclip().text == "adaclip()"
-    assert parse_policy("adaclip(0.9, max_growth=inf)").text == "adaclip(beta=0.9, max_growth=inf)"
+    assert parse_policy("adaclip(0.9, max_growth=inf)").text == "adaclip(0.9, max_growth=inf)"
     for bad in ({"beta": 1.0}, {"beta": -0.1}, {"max_growth": 1.0}, {"max_growth": math.nan}):
         with pytest.raises(ArgumentError, match="threshold-invalid"):
             adaclip(**bad)

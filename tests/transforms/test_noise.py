@@ -83,7 +83,7 @@ def test_relative_needs_shapes():
 
 def test_text_and_refusals():
     assert add_noise().text == "add_noise()"
-    text = "add_noise(eta=0.3, gamma=0.0, relative=True, seed=-5)"
+    text = "add_noise(0.3, gamma=0.0, relative=True, seed=-5)"
     assert parse_policy(text).text == text
     for bad in ({"eta": -1.0}, {"gamma": -0.1}, {"eta": math.inf}):
         with pytest.raises(ArgumentError, match="threshold-invalid"):

@@ -74,7 +74,7 @@ def test_a_step_with_nan_is_skipped():
 
 def test_text_and_refusals():
     assert soft_clip(1).text == "soft_clip(1.0)"
-    assert parse_policy("soft_clip(2, 'arctan')").text == "soft_clip(2.0, form='arctan')"
+    assert parse_policy("soft_clip(2, 'arctan')").text == "soft_clip(2.0, 'arctan')"
     with pytest.raises(ArgumentError, match=r"'tanh', 'softsign', 'arctan'.*threshold-invalid"):
         soft_clip(1.0, "relu")
     with pytest.raises(ArgumentTypeError, match="threshold-invalid"):

@@ -130,7 +130,7 @@ def test_it_wants_an_optimizer_with_a_second_moment():
 
 def test_text_and_refusals():
     assert spam().text == "spam()"
-    text = "spam(threshold=10.0, reset_every=7, warmup=0, guard_steps=0)"
+    text = "spam(10.0, reset_every=7, warmup=0, guard_steps=0)"
     assert parse_policy(text).text == parse_policy("spam(10, reset_every=7, warmup=0, guard_steps=0)").text == text
     for bad in ({"threshold": 0.0}, {"reset_every": 0}, {"warmup": -1}, {"guard_steps": -1}):
         with pytest.raises(ArgumentError, match="threshold-invalid"):

@@ -13,7 +13,7 @@ from torch import Tensor
 from steadygrad.checks import SLUG, non_negative, positive, show
 from steadygrad.decision import Decision
 from steadygrad.errors import ArgumentTypeError, UnsupportedError
-from steadygrad.policy import Constraint, Place, Policy, State, expression, stateless
+from steadygrad.policy import Constraint, Place, Policy, State, stateless
 from steadygrad.readings import Readings
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -31,19 +31,6 @@ def constraint(text: str, limit: Callable[[Place], None], *, wants_before: bool 
             limit(place)
 
     return Policy(stateless, decide, text, constraints=(Constraint(not_empty, wants_before, wants),))
-
-
-def text_of(name: str, *args: tuple[Any, Any], **kwargs: tuple[Any, Any]) -> str:
-    """The text of a call from pairs of (value, default); what is as by default is left out.
-
-    Example:
-        >>> text_of("f", (2.0, 1.0), p=(3.0, 3.0))
-        'f(2.0)'
-    """
-    while args and args[-1][0] == args[-1][1]:
-        args = args[:-1]
-    changed = {key: value for key, (value, default) in kwargs.items() if value != default}
-    return expression(name, *(value for value, _ in args), **changed)
 
 
 def switch(call: str, name: str, value: Any) -> bool:

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.checks import SLUG, number, positive, show
-from steadygrad.constrain.arithmetic import constraint, text_of, wide
+from steadygrad.constrain.arithmetic import constraint, wide
 from steadygrad.errors import ArgumentError, UnsupportedError
-from steadygrad.policy import Place, Policy
+from steadygrad.policy import Place, Policy, text_of
 
 _HEADS = "attention-heads"
 
@@ -146,7 +146,7 @@ class QKClip:
             raise UnsupportedError("`QKClip` does not cover `add_bias_kv=True`; use `qk_clip_`", slug=_HEADS)
         self._taps = [_Tap(module) for module in modules]
         self._taps_by_param = {id(param): tap for tap in self._taps for param in tap.params()}
-        text = text_of("qk_clip", (self._tau, 100.0), alpha=(self._share, 0.5)).replace("(", "(<model>, ").replace(", )", ")")
+        text = text_of(QKClip, model=None, threshold=self._tau, alpha=self._share).replace("QKClip(None", "qk_clip(<model>")
         self.policy: Policy = constraint(text, self._limit)
 
     def max_logits(self) -> list[Tensor]:

@@ -11,8 +11,8 @@ from __future__ import annotations
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 from torch import Tensor
 
-from steadygrad.constrain.arithmetic import constraint, finite, real, setting, switch, text_of, wide
-from steadygrad.policy import Place, Policy
+from steadygrad.constrain.arithmetic import constraint, finite, real, setting, switch, wide
+from steadygrad.policy import Place, Policy, text_of
 
 
 def proximal_l1(strength: float) -> Policy:
@@ -55,7 +55,7 @@ def proximal_l1(strength: float) -> Policy:
         values, pull = wide(param), setting(place, "lr") * amount
         param.copy_(values.sub_(values.clamp(-pull, pull)))  # w - w is an exact zero
 
-    return constraint(text_of(call, (amount, None)), limit, wants=("lr",))
+    return constraint(text_of(proximal_l1, strength=amount), limit, wants=("lr",))
 
 
 def decoupled_l2(strength: float, *, fully: bool = False) -> Policy:
@@ -100,4 +100,4 @@ def decoupled_l2(strength: float, *, fully: bool = False) -> Policy:
         param.copy_(wide(param).sub_(loss.nan_to_num_(0.0, 0.0, 0.0)))  # Inf - Inf would be NaN
 
     wants = () if apart else ("lr",)
-    return constraint(text_of(call, (amount, None), fully=(apart, False)), limit, wants_before=True, wants=wants)
+    return constraint(text_of(decoupled_l2, strength=amount, fully=apart), limit, wants_before=True, wants=wants)

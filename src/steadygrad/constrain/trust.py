@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from steadygrad.checks import non_negative
-from steadygrad.constrain.arithmetic import finite, setting, text_of
+from steadygrad.constrain.arithmetic import finite, setting
 from steadygrad.decide.limits import rewriting
 from steadygrad.decision import Decision
-from steadygrad.policy import Place, Policy, State, stateless
+from steadygrad.policy import Place, Policy, State, stateless, text_of
 from steadygrad.readings import INF, Readings
 
 _NEEDS = frozenset({"param_norm"})
@@ -72,7 +72,7 @@ def lars(trust: float = 1e-3, *, eps: float = 1e-8) -> Policy:
         decay = _coupled_decay(place)
         _scale_sum_(grad, place, _ratio(place, decay), decay)
 
-    text = text_of(call, (k, 1e-3), eps=(least, 1e-8))
+    text = text_of(lars, trust=k, eps=least)
     return Policy(stateless, _decide(k, least, 1.0), text, _NEEDS, True, rewrite=rewrite)
 
 
@@ -117,7 +117,7 @@ def larc(trust: float = 0.02, *, eps: float = 1e-8) -> Policy:
         local = _ratio(place, decay)
         _scale_sum_(grad, place, local / _larger(local, setting(place, "lr"), grad.dtype), decay)
 
-    text = text_of(call, (k, 0.02), eps=(least, 1e-8))
+    text = text_of(larc, trust=k, eps=least)
     return Policy(stateless, _decide(k, least, _ALWAYS), text, _NEEDS, True, rewrite=rewrite)
 
 

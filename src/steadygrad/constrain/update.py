@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from steadygrad.checks import SLUG, non_negative, positive, show
-from steadygrad.constrain.arithmetic import constraint, parts_of_norm, put, setting, text_of, wide
+from steadygrad.constrain.arithmetic import constraint, parts_of_norm, put, setting, wide
 from steadygrad.errors import ArgumentError
-from steadygrad.policy import Place, Policy
+from steadygrad.policy import Place, Policy, text_of
 
 
 def limit_update_ratio(ratio: float = 0.01, *, floor: float = 1e-3) -> Policy:
@@ -75,7 +75,7 @@ def limit_update_ratio(ratio: float = 0.01, *, floor: float = 1e-3) -> Policy:
         binding = (peak * size > largest) & torch.isfinite(size)
         put(param, unit.mul_(_quotient(largest, size, binding)).add_(before), binding)
 
-    return constraint(text_of(call, (fraction, 0.01), floor=(least, 1e-3)), limit, wants_before=True)
+    return constraint(text_of(limit_update_ratio, ratio=fraction, floor=least), limit, wants_before=True)
 
 
 def lamb(*, min_norm: float = 0.0, max_norm: float = math.inf) -> Policy:
@@ -127,7 +127,7 @@ def lamb(*, min_norm: float = 0.0, max_norm: float = math.inf) -> Policy:
         target = weight.clamp(low, high) * setting(place, "lr")
         put(param, unit.mul_(_quotient(target, size, usable)).add_(before), usable)
 
-    return constraint(text_of(call, min_norm=(low, 0.0), max_norm=(high, math.inf)), limit, wants_before=True, wants=("lr",))
+    return constraint(text_of(lamb, min_norm=low, max_norm=high), limit, wants_before=True, wants=("lr",))
 
 
 def _quotient(numerator: Tensor, denominator: Tensor, where: Tensor) -> Tensor:

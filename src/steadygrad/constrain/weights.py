@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from steadygrad.checks import SLUG, count, positive, show
-from steadygrad.constrain.arithmetic import constraint, parts_of_norm, real, text_of, wide
+from steadygrad.constrain.arithmetic import constraint, parts_of_norm, real, wide
 from steadygrad.errors import ArgumentError, ArgumentTypeError
-from steadygrad.policy import Place, Policy
+from steadygrad.policy import Place, Policy, text_of
 
 _FIRST = 20  # iterations of the first step, in which u is far from where it belongs
 
@@ -75,7 +75,7 @@ def max_norm_weights(max_norm: float = 3.0, *, dim: int = 0) -> Policy:
         _, peak, size = parts_of_norm(values, others)
         param.copy_(values.mul_(_factor(maximum, peak, size)))
 
-    return constraint(text_of(call, (maximum, 3.0), dim=(dim, 0)), limit)
+    return constraint(text_of(max_norm_weights, max_norm=maximum, dim=dim), limit)
 
 
 def spectral_bound(max_norm: float = 1.0, *, iterations: int = 1) -> Policy:
@@ -130,7 +130,7 @@ def spectral_bound(max_norm: float = 1.0, *, iterations: int = 1) -> Policy:
         peak, size = _largest_singular_value(values.flatten(1), place, rounds)
         param.copy_(values.mul_(_factor(maximum, peak, size)))
 
-    return constraint(text_of(call, (maximum, 1.0), iterations=(rounds, 1)), limit)
+    return constraint(text_of(spectral_bound, max_norm=maximum, iterations=rounds), limit)
 
 
 def _largest_singular_value(matrix: Tensor, place: Place, rounds: int) -> tuple[Tensor, Tensor]:

@@ -23,10 +23,10 @@ from __future__ import annotations
 import numpy as np
 
 from steadygrad.checks import count, positive
-from steadygrad.decide.history import above_one, changed, enters, smoothing, unless_skipped, whole_number
+from steadygrad.decide.history import above_one, enters, smoothing, unless_skipped, whole_number
 from steadygrad.decide.limits import Limited, limit, limited_parts, tensor_norms, total_norm
 from steadygrad.decision import Array, Decision
-from steadygrad.policy import Policy, State, expression
+from steadygrad.policy import Policy, State, text_of
 from steadygrad.readings import INF, Readings
 
 SPIKE_ELSEWHERE = 0.1
@@ -99,10 +99,8 @@ def adagc(
         decision = limited_parts(xp, Limited(scale, binding, total.finite & (norms < INF)))
         return decision, unless_skipped(xp, accepted, new, state)
 
-    extra = changed(
-        relative=(ratio, 1.04), beta=(past, 0.99), warmup=(num_warm, 100), absolute=(first, 1.0), patience=(most, None)
-    )
-    return Policy(_init, decide, expression(call, **extra))
+    text = text_of(adagc, relative=ratio, beta=past, warmup=num_warm, absolute=first, patience=most)
+    return Policy(_init, decide, text)
 
 
 def _init(readings: Readings) -> State:

@@ -24,12 +24,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from steadygrad.checks import SLUG, count, flag, fraction, non_negative, number, show
-from steadygrad.decide.history import above_one, changed, enters, smoothing, unless_skipped
+from steadygrad.decide.history import above_one, enters, smoothing, unless_skipped
 from steadygrad.decide.layouts import RowConstants, by_layout
 from steadygrad.decide.limits import Limited, limit, limited_parts
 from steadygrad.decision import Array, Decision, Reason
 from steadygrad.errors import ArgumentError
-from steadygrad.policy import Policy, State, expression
+from steadygrad.policy import Policy, State, text_of
 from steadygrad.readings import INF, Layout, Readings
 
 _CLIPPED, _NORMALIZED = int(Reason.CLIPPED), int(Reason.NORMALIZED)
@@ -108,8 +108,8 @@ def aggc(
     )
     past, most = smoothing(call, "beta", beta), above_one(call, "max_raise", max_raise)
     largest = most if flag(call, "raise_small", raise_small) else None
-    extra = {**band.given(), **changed(beta=(past, 0.98), raise_small=(raise_small, False), max_raise=(most, 10.0))}
-    return Policy(_init, _Rule(band, past, largest).decide, expression(call, **extra))
+    text = text_of(aggc, beta=past, raise_small=raise_small, max_raise=most, **band.given())
+    return Policy(_init, _Rule(band, past, largest).decide, text)
 
 
 def _init(readings: Readings) -> State:
@@ -137,17 +137,18 @@ class _Band(NamedTuple):
         return high, low
 
     def given(self) -> dict[str, Any]:
-        """The settings that differ from their defaults, under their public names."""
-        late = {name: (b, a) for name, a, b in zip(("high_late", "low_late"), self.first, self.late, strict=True)}
-        return changed(
-            high=(self.first[0], 1.5),
-            low=(self.first[1], 0.5),
-            min_norm=(self.least, 0.0),
-            num_steps=(self.num_steps, None),
-            **late,
-            switch=(self.switch, 0.5),
-            transition=(self.transition, 0.2),
-        )
+        """The settings under their public names; an end that never changes has no late value."""
+        high_late, low_late = (None if b == a else b for a, b in zip(self.first, self.late, strict=True))
+        return {
+            "high": self.first[0],
+            "low": self.first[1],
+            "min_norm": self.least,
+            "num_steps": self.num_steps,
+            "high_late": high_late,
+            "low_late": low_late,
+            "switch": self.switch,
+            "transition": self.transition,
+        }
 
 
 class _Rule:

@@ -23,7 +23,7 @@ import numpy as np
 from steadygrad.checks import positive
 from steadygrad.decide.limits import limit
 from steadygrad.decision import Array, Decision, Reason
-from steadygrad.policy import NO_NEEDS, Policy, State, expression
+from steadygrad.policy import NO_NEEDS, Policy, State, text_of
 from steadygrad.readings import INF, Readings
 
 DEVIATIONS, MAX_UPDATE = 6.0, 0.01
@@ -105,10 +105,8 @@ def auto(*, deviations: float = DEVIATIONS, max_update: float = MAX_UPDATE) -> P
         reason = xp.where(finite, xp.where(xp.any(scale < 1.0), _CLIPPED, _NONE), _NON_FINITE)
         return Decision(scale=scale, skip=~finite, reason=reason), after
 
-    extra = {"deviations": k} if k != DEVIATIONS else {}
-    extra |= {"max_update": rho} if rho != MAX_UPDATE else {}
     needs = frozenset({"lr", "param_norm:10"}) if bounded else NO_NEEDS
-    return Policy(_begin(bounded), decide, expression(call, **extra), needs)
+    return Policy(_begin(bounded), decide, text_of(auto, deviations=k, max_update=rho), needs)
 
 
 def _begin(bounded: bool) -> Callable[[Readings], State]:

@@ -24,7 +24,6 @@ from steadygrad.checks import count
 from steadygrad.decide.history import (
     as_fraction,
     ascending,
-    changed,
     enters,
     inserted,
     interpolated,
@@ -33,7 +32,7 @@ from steadygrad.decide.history import (
 )
 from steadygrad.decide.limits import limit, limited_total, total_norm
 from steadygrad.decision import Array, Decision
-from steadygrad.policy import Policy, State, expression
+from steadygrad.policy import Policy, State, text_of
 from steadygrad.readings import INF, Readings
 
 CAPACITY = 10_000
@@ -76,7 +75,7 @@ def autoclip(percentile: float = 10.0, *, window: int | None = None) -> Policy:
     call = "autoclip"
     p = percent(call, percentile)
     size = None if window is None else count(call, "window", window)
-    text = expression(call, **changed(percentile=(p, 10.0), window=(size, None)))
+    text = text_of(autoclip, percentile=p, window=size)
     return _last(p, size, text) if size is not None else _all(p, text)
 
 

@@ -23,7 +23,7 @@ from steadygrad.decide.layouts import RowConstants, by_layout
 from steadygrad.decide.nonfinite import integer_zero
 from steadygrad.decision import Array, Decision, Reason
 from steadygrad.errors import ArgumentError
-from steadygrad.policy import Policy, State, expression
+from steadygrad.policy import Policy, State, text_of
 from steadygrad.readings import INF, Layout, Readings
 
 RULES = ("random", "cyclic", "gauss_southwell")
@@ -101,9 +101,8 @@ def block_descent(
         )
         return decision, {"step": xp.where(finite, step + 1, step)}
 
-    given = {"num_blocks": (number, None), "select": (rule, "random"), "unbiased": (divided, False), "seed": (key, 0)}
-    extra: dict[str, Any] = {name: value for name, (value, default) in given.items() if value != default}
-    return Policy(_init, decide, expression(call, *(() if part is None else (part,)), **extra))
+    text = text_of(block_descent, fraction=part, num_blocks=number, select=rule, unbiased=divided, seed=key)
+    return Policy(_init, decide, text)
 
 
 def _init(readings: Readings) -> State:

@@ -6,7 +6,6 @@ Pascanu, Mikolov, Bengio, "On the difficulty of training recurrent neural networ
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -17,7 +16,7 @@ from steadygrad.decide.layouts import by_layout
 from steadygrad.decide.limits import Limited, limit, limited_parts, limited_total, total_norm
 from steadygrad.decision import Decision
 from steadygrad.errors import ArgumentError
-from steadygrad.policy import Policy, State, expression, stateless
+from steadygrad.policy import Policy, State, stateless, text_of
 from steadygrad.readings import Layout, Readings, needs_for_norm
 
 EPS = 1e-6
@@ -67,7 +66,7 @@ def clip_by_global_norm(max_norm: float, norm_type: float = 2.0, *, eps: float =
         outcome = limit(xp, total_norm(readings, p), maximum, tiny)
         return limited_total(xp, outcome, threshold), state
 
-    return Policy(stateless, decide, expression(call, maximum, **_unusual(p, tiny)), needs_for_norm(p))
+    return Policy(stateless, decide, text_of(clip_by_global_norm, max_norm=maximum, norm_type=p, eps=tiny), needs_for_norm(p))
 
 
 def clip_by_group_norm(max_norm: float | Sequence[float], norm_type: float = 2.0, *, eps: float = EPS) -> Policy:
@@ -116,7 +115,7 @@ def clip_by_group_norm(max_norm: float | Sequence[float], norm_type: float = 2.0
         decision = limited_parts(xp, Limited(outcome.scale[groups.group_of_row], outcome.binding, outcome.finite))
         return decision, state
 
-    return Policy(init, decide, expression(call, limits, **_unusual(p, tiny)), needs_for_norm(p))
+    return Policy(init, decide, text_of(clip_by_group_norm, max_norm=limits, norm_type=p, eps=tiny), needs_for_norm(p))
 
 
 class _Groups:
@@ -150,9 +149,3 @@ def _group_limits(call: str, max_norm: Any) -> float | tuple[float, ...]:
     if not values:
         raise ArgumentError(f"`{call}` expected at least one limit, got an empty sequence", slug=SLUG)
     return tuple(positive(call, f"max_norm[{index}]", value) for index, value in enumerate(values))
-
-
-def _unusual(p: float, eps: float) -> dict[str, float]:
-    """The keywords that differ from their defaults."""
-    given = {"norm_type": (p, 2.0), "eps": (eps, EPS)}
-    return {name: value for name, (value, default) in given.items() if not math.isclose(value, default, rel_tol=0.0)}

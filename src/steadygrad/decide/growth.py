@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from steadygrad.checks import fraction
-from steadygrad.decide.history import above_one, changed, enters, smoothing, unless_skipped
+from steadygrad.decide.history import above_one, enters, smoothing, unless_skipped
 from steadygrad.decide.limits import limit, limited_total, total_norm
 from steadygrad.decision import Decision
-from steadygrad.policy import Policy, State, expression
+from steadygrad.policy import Policy, State, text_of
 from steadygrad.readings import INF, Readings
 
 PEAK_DECAY = 0.99
@@ -77,5 +77,4 @@ def clip_by_growth(factor: float = 2.0, *, beta: float = 0.0, floor: float = 0.1
         }
         return limited_total(xp, outcome, maximum), unless_skipped(xp, accepted, new, state)
 
-    extra = changed(factor=(ratio, 2.0), beta=(past, 0.0), floor=(part, 0.1))
-    return Policy(init, decide, expression(call, **extra))
+    return Policy(init, decide, text_of(clip_by_growth, factor=ratio, beta=past, floor=part))

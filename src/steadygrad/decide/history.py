@@ -160,8 +160,3 @@ def above_one(call: str, name: str, value: Any) -> float:
     if not 1.0 < result < INF:
         raise ArgumentError(f"`{call}` expected `{name}` > 1 and finite, got {show(value)}", slug=SLUG)
     return result
-
-
-def changed(**settings: tuple[Any, Any]) -> dict[str, Any]:
-    """Of settings given as ``name=(value, default)`` those that differ from their default, for a policy's text."""
-    return {name: value for name, (value, default) in settings.items() if value != default}

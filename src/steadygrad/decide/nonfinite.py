@@ -6,11 +6,9 @@ Deviation from Optax's ``apply_if_finite``: too many failures in a row stop the 
 
 from __future__ import annotations
 
-from typing import Any
-
 from steadygrad.checks import count
 from steadygrad.decision import Decision, Reason
-from steadygrad.policy import Policy, State, expression
+from steadygrad.policy import Policy, State, text_of
 from steadygrad.readings import INF, Array, Readings
 
 MAX_CONSECUTIVE = 50
@@ -65,8 +63,7 @@ def skip_nonfinite(max_consecutive: int | None = MAX_CONSECUTIVE) -> Policy:
             reason = xp.where(abort, _TOO_MANY, reason)
         return Decision(skip=~finite, abort=abort, reason=reason), {"consecutive": consecutive}
 
-    extra: dict[str, Any] = {} if most == MAX_CONSECUTIVE else {"max_consecutive": most}
-    return Policy(init, decide, expression(call, **extra))
+    return Policy(init, decide, text_of(skip_nonfinite, max_consecutive=most))
 
 
 def integer_zero(readings: Readings) -> Array:

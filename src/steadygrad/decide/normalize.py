@@ -19,7 +19,7 @@ from typing import Any
 from steadygrad.checks import non_negative, one_of, positive
 from steadygrad.decide.limits import tensor_norms, total_norm
 from steadygrad.decision import Array, Decision, Reason
-from steadygrad.policy import Policy, State, expression, stateless
+from steadygrad.policy import Policy, State, stateless, text_of
 from steadygrad.readings import INF, Readings
 
 SCOPES = ("global", "tensor")
@@ -64,9 +64,7 @@ def normalize(scope: str = "global", *, norm: float = 1.0, eps: float = 1e-8) ->
         there = norms > SMALLEST
         return xp.where(there, length / (xp.where(there, norms, 1.0) + epsilon), 1.0)
 
-    extra = {} if length == 1.0 else {"norm": length}
-    extra |= {} if epsilon == 1e-8 else {"eps": epsilon}
-    return Policy(stateless, by_scope(scope, factor), expression(call, *shown_scope(scope), **extra))
+    return Policy(stateless, by_scope(scope, factor), text_of(normalize, scope=scope, norm=length, eps=epsilon))
 
 
 def smooth_normalize(a: float = 1.0, b: float = 1.0, scope: str = "global") -> Policy:
@@ -103,9 +101,7 @@ def smooth_normalize(a: float = 1.0, b: float = 1.0, scope: str = "global") -> P
     def factor(xp: Any, norms: Array) -> Array:
         return xp.where(norms > 0.0, above / (norms + below), 1.0)
 
-    shown = [] if above == below == 1.0 else [above] if below == 1.0 else [above, below]
-    extra = {} if scope == "global" else {"scope": scope}
-    return Policy(stateless, by_scope(scope, factor), expression(call, *shown, **extra))
+    return Policy(stateless, by_scope(scope, factor), text_of(smooth_normalize, a=above, b=below, scope=scope))
 
 
 def by_scope(scope: str, factor: Callable[[Any, Array], Array]) -> Callable[[Readings, State], tuple[Decision, State]]:
@@ -131,11 +127,6 @@ def multiplied(readings: Readings, scale: Array, finite: Array) -> Decision:
     xp = readings.xp
     reason = xp.where(finite, xp.where(xp.any(scale != 1.0), _NORMALIZED, _NONE), _NON_FINITE)
     return Decision(scale=scale, skip=~finite, reason=reason)
-
-
-def shown_scope(scope: str) -> tuple[str, ...]:
-    """The scope as it stands in a policy's text: the default is left out."""
-    return () if scope == SCOPES[0] else (scope,)
 
 
 def finite_positive(call: str, name: str, value: Any) -> float:

@@ -16,11 +16,11 @@ from __future__ import annotations
 import numpy as np
 
 from steadygrad.checks import count
-from steadygrad.decide.history import as_fraction, ascending, changed, enters, percent, shifted
+from steadygrad.decide.history import as_fraction, ascending, enters, percent, shifted
 from steadygrad.decide.layouts import RowConstants, by_layout
 from steadygrad.decide.limits import limit, limited_parts, tensor_norms
 from steadygrad.decision import Decision
-from steadygrad.policy import Policy, State, expression
+from steadygrad.policy import Policy, State, text_of
 from steadygrad.readings import INF, Readings
 
 
@@ -74,4 +74,4 @@ def percentile_clip(percentile: float = 5.0, *, window: int = 100) -> Policy:
         limits = xp.take(ascending(xp, history), index)
         return limited_parts(xp, limit(xp, norms, limits)), {"tensor_history": history, "tensor_num_norms": num}
 
-    return Policy(init, decide, expression(call, **changed(percentile=(p, 5.0), window=(size, 100))))
+    return Policy(init, decide, text_of(percentile_clip, percentile=p, window=size))

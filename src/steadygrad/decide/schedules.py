@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from steadygrad.checks import SLUG, count, fraction, number, positive, show
 from steadygrad.decision import Array
 from steadygrad.errors import ArgumentError
-from steadygrad.policy import expression
+from steadygrad.policy import text_of
 
 
 class Schedule(NamedTuple):
@@ -52,7 +52,7 @@ def exponential(rate: float, initial: float = 1.0) -> Schedule:
 
     Example:
         >>> exponential(0.999, initial=0.5)
-        exponential(0.999, initial=0.5)
+        exponential(0.999, 0.5)
     """
     call = "exponential"
     base, first = fraction(call, "rate", rate), fraction(call, "initial", initial)
@@ -61,8 +61,7 @@ def exponential(rate: float, initial: float = 1.0) -> Schedule:
         del xp
         return first * base**step
 
-    extra = {} if first == 1.0 else {"initial": first}
-    return Schedule(at, expression(call, base, **extra))
+    return Schedule(at, text_of(exponential, rate=base, initial=first))
 
 
 def inverse_time(rate: float) -> Schedule:
@@ -91,7 +90,7 @@ def inverse_time(rate: float) -> Schedule:
         del xp
         return 1.0 / (1.0 + speed * step)
 
-    return Schedule(at, expression(call, speed))
+    return Schedule(at, text_of(inverse_time, rate=speed))
 
 
 def cosine(num_steps: int, final: float = 0.0) -> Schedule:
@@ -122,5 +121,4 @@ def cosine(num_steps: int, final: float = 0.0) -> Schedule:
         done = xp.where(step < span, step / span, 1.0)
         return last + (1.0 - last) * 0.5 * (1.0 + xp.cos(math.pi * done))
 
-    extra = {} if last == 0.0 else {"final": last}
-    return Schedule(at, expression(call, length, **extra))
+    return Schedule(at, text_of(cosine, num_steps=length, final=last))

@@ -13,7 +13,7 @@ from typing import Any
 from steadygrad.checks import one_of
 from steadygrad.decide.normalize import SCOPES, by_scope, finite_positive
 from steadygrad.decision import Array
-from steadygrad.policy import Policy, expression, stateless
+from steadygrad.policy import Policy, stateless, text_of
 
 _FORMS = ("rational", "sqrt")
 
@@ -60,6 +60,5 @@ def soft_clip_norm(max_norm: float, *, form: str = "rational", scope: str = "glo
         ours, theirs = maximum / largest, norms / largest
         return ours / xp.sqrt(ours * ours + theirs * theirs)
 
-    extra = {} if form == "rational" else {"form": form}
-    extra |= {} if scope == "global" else {"scope": scope}
-    return Policy(stateless, by_scope(scope, rational if form == "rational" else root), expression(call, maximum, **extra))
+    text = text_of(soft_clip_norm, max_norm=maximum, form=form, scope=scope)
+    return Policy(stateless, by_scope(scope, rational if form == "rational" else root), text)

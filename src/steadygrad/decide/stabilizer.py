@@ -23,7 +23,7 @@ from steadygrad.decide.limits import tensor_norms
 from steadygrad.decide.normalize import SMALLEST, multiplied
 from steadygrad.decision import Array, Decision
 from steadygrad.errors import ArgumentError
-from steadygrad.policy import Policy, State, expression
+from steadygrad.policy import Policy, State, text_of
 from steadygrad.readings import INF, Readings
 
 _REACH = 2.0
@@ -82,9 +82,7 @@ def gradient_stabilizer(g1: float = 0.7, g2: float = 0.9, eps: float = 1e-8) -> 
         after = {key: xp.where(counts, value, state[key]) for key, value in new.items()}
         return multiplied(readings, scale, finite), after
 
-    settings = ((keep1, 0.7, "g1"), (keep2, 0.9, "g2"), (epsilon, 1e-8, "eps"))
-    extra = {name: value for value, default, name in settings if value != default}
-    return Policy(_init, decide, expression(call, **extra))
+    return Policy(_init, decide, text_of(gradient_stabilizer, g1=keep1, g2=keep2, eps=epsilon))
 
 
 def _init(readings: Readings) -> State:

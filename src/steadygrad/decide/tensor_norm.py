@@ -14,7 +14,7 @@ from steadygrad.decide.layouts import RowConstants, by_layout
 from steadygrad.decide.limits import limit, limited_parts, tensor_norms
 from steadygrad.decision import Decision
 from steadygrad.errors import ArgumentError
-from steadygrad.policy import Policy, State, expression, stateless
+from steadygrad.policy import Policy, State, stateless, text_of
 from steadygrad.readings import Layout, Readings, needs_for_norm
 
 
@@ -50,8 +50,7 @@ def clip_by_norm(max_norm: float, norm_type: float = 2.0) -> Policy:
         xp = readings.xp
         return limited_parts(xp, limit(xp, tensor_norms(readings, p), maximum)), state
 
-    extra = {} if p == 2.0 else {"norm_type": p}
-    return Policy(stateless, decide, expression(call, maximum, **extra), needs_for_norm(p))
+    return Policy(stateless, decide, text_of(clip_by_norm, max_norm=maximum, norm_type=p), needs_for_norm(p))
 
 
 def clip_by_rms(max_rms: float) -> Policy:
@@ -91,7 +90,7 @@ def clip_by_rms(max_rms: float) -> Policy:
         max_norms = max_norms_of(readings.layout).like(readings.sum_sq)
         return limited_parts(xp, limit(xp, tensor_norms(readings, 2.0), max_norms)), state
 
-    return Policy(init, decide, expression(call, maximum))
+    return Policy(init, decide, text_of(clip_by_rms, max_rms=maximum))
 
 
 def _root_numel(call: str, layout: Layout) -> np.ndarray:

@@ -22,7 +22,7 @@ from steadygrad.decide.layouts import RowConstants, by_layout
 from steadygrad.decide.limits import limit, limited_parts
 from steadygrad.decision import Decision
 from steadygrad.errors import ArgumentError, ArgumentTypeError
-from steadygrad.policy import Policy, State, expression
+from steadygrad.policy import Policy, State, text_of
 from steadygrad.readings import INF, Layout, Readings
 
 _CALL = "adaptive_grad_clip"
@@ -82,11 +82,9 @@ def adaptive_grad_clip(clipping: float = 0.01, *, eps: float = 1e-3, exclude: st
         decision = limited_parts(xp, limit(xp, xp.sqrt(readings.unit_sum_sq), maximum))
         return Decision(unit_scale=decision.scale, skip=decision.skip, reason=decision.reason), state
 
-    shown = () if share == 0.01 else (share,)
-    extra: dict[str, Any] = {} if least == 1e-3 else {"eps": least}
-    if patterns:
-        extra["exclude"] = patterns[0] if len(patterns) == 1 else patterns
-    return Policy(init, decide, expression(_CALL, *shown, **extra), _NEEDS, rewrites=True)
+    shown = patterns[0] if len(patterns) == 1 else patterns
+    text = text_of(adaptive_grad_clip, clipping=share, eps=least, exclude=shown)
+    return Policy(init, decide, text, _NEEDS, rewrites=True)
 
 
 def _unlimited(layout: Layout, patterns: tuple[str, ...]) -> np.ndarray:

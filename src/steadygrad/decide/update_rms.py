@@ -15,7 +15,7 @@ from __future__ import annotations
 from steadygrad.checks import positive
 from steadygrad.decide.limits import limit
 from steadygrad.decision import Decision, Reason
-from steadygrad.policy import Policy, State, expression, stateless
+from steadygrad.policy import Policy, State, stateless, text_of
 from steadygrad.readings import INF, Readings
 
 _NEEDS = frozenset({"update_rms", "second_moment"})
@@ -64,4 +64,4 @@ def clip_update_rms(max_rms: float = 1.0) -> Policy:
         reason = xp.where(finite, xp.where(xp.any(outcome.binding), _LIMITED, _NONE), _NON_FINITE)
         return Decision(update_scale=outcome.scale, skip=~finite, reason=reason), state
 
-    return Policy(stateless, decide, expression(call, *(() if maximum == 1.0 else (maximum,))), _NEEDS)
+    return Policy(stateless, decide, text_of(clip_update_rms, max_rms=maximum), _NEEDS)

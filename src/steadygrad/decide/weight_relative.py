@@ -15,7 +15,7 @@ from steadygrad.checks import positive
 from steadygrad.decide.limits import limit, limited_parts, tensor_norms
 from steadygrad.decide.normalize import finite_positive
 from steadygrad.decision import Decision
-from steadygrad.policy import Policy, State, expression
+from steadygrad.policy import Policy, State, text_of
 from steadygrad.readings import INF, Readings
 
 _NEEDS = frozenset({"lr", "param_norm:10"})
@@ -66,9 +66,7 @@ def weight_relative_clip(ratio: float = 3e-3, *, floor: float = 0.1) -> Policy:
         outcome = limit(xp, steps, share * xp.where(weights > least, weights, least))
         return limited_parts(xp, outcome), {"tensor_weight_norm": weights}
 
-    shown = () if share == 3e-3 else (share,)
-    extra = {} if least == 0.1 else {"floor": least}
-    return Policy(_init, decide, expression(call, *shown, **extra), _NEEDS)
+    return Policy(_init, decide, text_of(weight_relative_clip, ratio=share, floor=least), _NEEDS)
 
 
 def _init(readings: Readings) -> State:

@@ -28,10 +28,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from steadygrad.checks import count, flag, non_negative, one_of, positive
-from steadygrad.decide.history import ascending, changed, enters, shifted, smoothing, unless_skipped
+from steadygrad.decide.history import ascending, enters, shifted, smoothing, unless_skipped
 from steadygrad.decide.limits import limit, limited_total, total_norm
 from steadygrad.decision import Array, Decision, Reason
-from steadygrad.policy import Policy, State, expression
+from steadygrad.policy import Policy, State, text_of
 from steadygrad.readings import INF, Readings
 
 MODES = ("reciprocal", "mean", "threshold")
@@ -96,50 +96,37 @@ def zclip(
     """
     call = "zclip"
     rule = _Rule(
-        past=smoothing(call, "alpha", alpha),
-        z_limit=positive(call, "z_threshold", z_threshold),
-        window=count(call, "warmup", warmup),
-        cap=INF if max_norm is None else positive(call, "max_norm", max_norm),
+        alpha=smoothing(call, "alpha", alpha),
+        z_threshold=positive(call, "z_threshold", z_threshold),
+        warmup=count(call, "warmup", warmup),
+        max_norm=INF if max_norm is None else positive(call, "max_norm", max_norm),
         mode=one_of(call, "mode", mode, MODES),
-        factor=positive(call, "clip_factor", clip_factor),
-        skips=flag(call, "skip_spikes", skip_spikes),
+        clip_factor=positive(call, "clip_factor", clip_factor),
+        skip_spikes=flag(call, "skip_spikes", skip_spikes),
         eps=non_negative(call, "eps", eps),
         patience=None if patience is None else count(call, "patience", patience),
     )
-    return Policy(rule.init, rule.decide, expression(call, **rule.given()))
+    given = rule._asdict() | {"max_norm": None if rule.max_norm == INF else rule.max_norm}
+    return Policy(rule.init, rule.decide, text_of(zclip, **given))
 
 
 class _Rule(NamedTuple):
-    """The settings, and the two functions of the policy."""
+    """The settings under their public names, without a limit ``max_norm = inf``, and the two functions of the policy."""
 
-    past: float
-    z_limit: float
-    window: int
-    cap: float
+    alpha: float
+    z_threshold: float
+    warmup: int
+    max_norm: float
     mode: str
-    factor: float
-    skips: bool
+    clip_factor: float
+    skip_spikes: bool
     eps: float
     patience: int | None
-
-    def given(self) -> dict[str, Any]:
-        """The settings that differ from their defaults, under their public names."""
-        return changed(
-            alpha=(self.past, 0.97),
-            z_threshold=(self.z_limit, 2.5),
-            warmup=(self.window, 25),
-            max_norm=(None if self.cap == INF else self.cap, 1.0),
-            mode=(self.mode, "reciprocal"),
-            clip_factor=(self.factor, 1.0),
-            skip_spikes=(self.skips, False),
-            eps=(self.eps, 1e-6),
-            patience=(self.patience, 25),
-        )
 
     def init(self, readings: Readings) -> State:
         del readings
         zero, none = np.float64(0.0), np.int64(0)
-        first = np.zeros(self.window)
+        first = np.zeros(self.warmup)
         return {"mean": zero, "deviation": zero, "num_norms": none, "num_spikes": none, "first_norms": first}
 
     def decide(self, readings: Readings, state: State) -> tuple[Decision, State]:
@@ -147,15 +134,15 @@ class _Rule(NamedTuple):
         accepted = enters(total, total < INF)
         norm = xp.where(accepted, total, 0.0)
         mean, deviation = state["mean"], self._believed(xp, state)
-        measured = state["num_norms"] >= self.window
+        measured = state["num_norms"] >= self.warmup
         score = (norm - mean) / xp.where(measured, deviation, 1.0)
-        spike = measured & (score > self.z_limit)
-        target = xp.where(spike, self._target(mean, deviation, xp.where(spike, score, self.z_limit)), norm)
+        spike = measured & (score > self.z_threshold)
+        target = xp.where(spike, self._target(mean, deviation, xp.where(spike, score, self.z_threshold)), norm)
         target = xp.where(target < norm, target, norm)
-        outcome = limit(xp, total, xp.where(target < self.cap, target, self.cap))
-        threshold = xp.where(measured, mean + self.z_limit * deviation, self.cap)
-        decision = limited_total(xp, outcome, xp.where(threshold < self.cap, threshold, self.cap))
-        if self.skips:
+        outcome = limit(xp, total, xp.where(target < self.max_norm, target, self.max_norm))
+        threshold = xp.where(measured, mean + self.z_threshold * deviation, self.max_norm)
+        decision = limited_total(xp, outcome, xp.where(threshold < self.max_norm, threshold, self.max_norm))
+        if self.skip_spikes:
             decision = replace(decision, skip=decision.skip | spike, reason=xp.where(spike, _SPIKE, decision.reason))
         return decision, unless_skipped(xp, accepted, self._learnt(xp, state, norm, target, spike), state)
 
@@ -168,17 +155,17 @@ class _Rule(NamedTuple):
         """What a spike of this score is brought to."""
         sigma = deviation - self.eps * mean
         if self.mode == "mean":
-            return self.factor * mean
+            return self.clip_factor * mean
         if self.mode == "threshold":
-            return self.factor * (mean + self.z_limit * sigma)
-        return self.factor * (mean + self.z_limit * self.z_limit * sigma / score)
+            return self.clip_factor * (mean + self.z_threshold * sigma)
+        return self.clip_factor * (mean + self.z_threshold * self.z_threshold * sigma / score)
 
     def _learnt(self, xp: Any, state: State, norm: Array, target: Array, spike: Array) -> State:
         """The next state, were the norm accepted."""
-        num_norms, warm = state["num_norms"], state["num_norms"] < self.window
+        num_norms, warm = state["num_norms"], state["num_norms"] < self.warmup
         num_spikes = xp.where(spike, state["num_spikes"] + 1, 0)
         value = target if self.patience is None else xp.where(num_spikes > self.patience, norm, target)
-        mean = self.past * state["mean"] + (1.0 - self.past) * value
+        mean = self.alpha * state["mean"] + (1.0 - self.alpha) * value
         deviation = self._moved(xp, state["deviation"], abs(value - mean))
         first = shifted(xp, state["first_norms"], norm, warm)
         first_mean, first_deviation = _start(xp, first)
@@ -194,7 +181,7 @@ class _Rule(NamedTuple):
         """``sqrt(a * deviation^2 + (1 - a) * distance^2)``, with the larger one taken out, so that no square overflows."""
         largest = xp.maximum(deviation, distance)
         unit = xp.where(largest > 0.0, largest, 1.0)
-        return unit * xp.sqrt(self.past * (deviation / unit) ** 2 + (1.0 - self.past) * (distance / unit) ** 2)
+        return unit * xp.sqrt(self.alpha * (deviation / unit) ** 2 + (1.0 - self.alpha) * (distance / unit) ** 2)
 
 
 def _start(xp: Any, first: Array) -> tuple[Array, Array]:

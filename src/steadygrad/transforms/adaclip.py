@@ -24,7 +24,7 @@ from steadygrad.checks import SLUG, number, show
 from steadygrad.decide.limits import rewriting
 from steadygrad.decision import Array, Decision
 from steadygrad.errors import ArgumentError
-from steadygrad.policy import Place, Policy, State, expression
+from steadygrad.policy import Place, Policy, State, text_of
 from steadygrad.readings import INF, Readings
 
 _BETA, _MAX_GROWTH = 0.999, 10.0
@@ -84,8 +84,8 @@ def adaclip(beta: float = _BETA, *, max_growth: float = _MAX_GROWTH) -> Policy:
         }
         return decision, after
 
-    extra = ({} if past == _BETA else {"beta": past}) | ({} if growth == _MAX_GROWTH else {"max_growth": growth})
-    return Policy(_init, decide, expression(call, **extra), frozenset({"abs_max"}), rewrites=True, rewrite=_rewrite)
+    text = text_of(adaclip, beta=past, max_growth=growth)
+    return Policy(_init, decide, text, frozenset({"abs_max"}), rewrites=True, rewrite=_rewrite)
 
 
 def _init(readings: Readings) -> State:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from steadygrad.decide.limits import rewriting
 from steadygrad.decision import Decision
-from steadygrad.policy import Place, Policy, State, expression, stateless
+from steadygrad.policy import Place, Policy, State, stateless, text_of
 from steadygrad.readings import Readings
 
 
@@ -49,7 +49,7 @@ def centralize() -> Policy:
     def decide(readings: Readings, state: State) -> tuple[Decision, State]:
         return rewriting(readings), state
 
-    return Policy(stateless, decide, expression("centralize"), rewrites=True, rewrite=_rewrite)
+    return Policy(stateless, decide, text_of(centralize), rewrites=True, rewrite=_rewrite)
 
 
 def _rewrite(grad: Tensor, place: Place) -> None:

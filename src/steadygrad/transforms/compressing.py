@@ -11,16 +11,14 @@ from __future__ import annotations
 
 # Where torch is not annotated:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from steadygrad.decide.limits import rewriting
 from steadygrad.decision import Decision
-from steadygrad.policy import Place, Policy, State, expression, stateless
+from steadygrad.policy import Place, Policy, State, stateless
 from steadygrad.readings import Readings
 from steadygrad.transforms.random import generator
 
@@ -36,19 +34,6 @@ def compressor(text: str, kernel: Kernel) -> Policy:
 
 def _decide(readings: Readings, state: State) -> tuple[Decision, State]:
     return rewriting(readings), state
-
-
-def call_text(factory: Callable[..., Policy], **settings: Any) -> str:
-    """The text of a call of the factory, without the settings that have their default values.
-
-    Example:
-        >>> def prune(*, fraction=0.01, seed=0): ...
-        >>> call_text(prune, fraction=0.5, seed=0)
-        'prune(fraction=0.5)'
-    """
-    parameters = inspect.signature(factory).parameters
-    changed = {name: value for name, value in settings.items() if value != parameters[name].default}
-    return expression(factory.__name__, **changed)
 
 
 def flattened(kernel: Kernel) -> Kernel:

@@ -25,7 +25,7 @@ from steadygrad.checks import SLUG, number, positive, show
 from steadygrad.decide.limits import rewriting
 from steadygrad.decision import Decision
 from steadygrad.errors import ArgumentError, ArgumentTypeError
-from steadygrad.policy import Place, Policy, State, expression, stateless
+from steadygrad.policy import Place, Policy, State, stateless, text_of
 from steadygrad.readings import INF, Readings
 
 _ALPHA, _BETAS, _EPS = 1.0, (0.9, 0.99), 1e-5
@@ -87,9 +87,8 @@ def acclip(*, alpha: float = _ALPHA, betas: tuple[float, float] = _BETAS, eps: f
         threshold = powers.div(memory["weight"])
         _limit(grad, moment, threshold if exponent == 1.0 else threshold.pow_(1.0 / exponent), floor)
 
-    given = {"alpha": (exponent, _ALPHA), "betas": ((b1, b2), _BETAS), "eps": (floor, _EPS)}
-    extra = {key: value for key, (value, default) in given.items() if value != default}
-    return Policy(stateless, decide, expression(call, **extra), rewrites=True, rewrite=rewrite)
+    text = text_of(acclip, alpha=exponent, betas=(b1, b2), eps=floor)
+    return Policy(stateless, decide, text, rewrites=True, rewrite=rewrite)
 
 
 def _bound_entry(grad: Tensor, powers: Tensor, weight: Tensor, alpha: float, b2: float) -> None:

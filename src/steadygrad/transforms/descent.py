@@ -24,7 +24,7 @@ from steadygrad.checks import fraction as checked_fraction
 from steadygrad.decide.limits import rewriting
 from steadygrad.decision import Decision
 from steadygrad.errors import ArgumentError
-from steadygrad.policy import Place, Policy, State, expression, stateless
+from steadygrad.policy import Place, Policy, State, stateless, text_of
 from steadygrad.readings import Readings
 from steadygrad.transforms.random import generator
 
@@ -88,9 +88,8 @@ def coordinate_descent(fraction: float, *, select: str = "random", unbiased: boo
         if divided:
             grad.div_(part)
 
-    given = {"select": (rule, "random"), "unbiased": (divided, False), "seed": (key, 0)}
-    extra: dict[str, Any] = {name: value for name, (value, default) in given.items() if value != default}
-    return Policy(stateless, decide, expression(call, part, **extra), rewrites=True, rewrite=rewrite)
+    text = text_of(coordinate_descent, fraction=part, select=rule, unbiased=divided, seed=key)
+    return Policy(stateless, decide, text, rewrites=True, rewrite=rewrite)
 
 
 def _mask(grad: Tensor, place: Place, part: float, rule: str, seed: int) -> Tensor:

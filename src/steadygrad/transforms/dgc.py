@@ -24,9 +24,9 @@ from steadygrad.checks import fraction as checked_fraction
 from steadygrad.decide.limits import limit, rewriting, tensor_norms
 from steadygrad.decision import Decision
 from steadygrad.errors import ArgumentError
-from steadygrad.policy import Place, Policy, State, stateless
+from steadygrad.policy import Place, Policy, State, stateless, text_of
 from steadygrad.readings import Readings
-from steadygrad.transforms.compressing import call_text, saturate_
+from steadygrad.transforms.compressing import saturate_
 from steadygrad.transforms.feedback import OwnFeedback
 from steadygrad.transforms.pruning import all_but_largest, how_many
 
@@ -87,7 +87,7 @@ def dgc(fraction: float = 0.001, *, momentum: float = 0.9, warmup: int = 0, max_
         outcome = limit(readings.xp, tensor_norms(readings, 2.0), maximum)
         return rewriting(readings, {"clip": outcome.scale}), state
 
-    text = call_text(dgc, fraction=share, momentum=factor, warmup=steps, max_norm=maximum)
+    text = text_of(dgc, fraction=share, momentum=factor, warmup=steps, max_norm=maximum)
     return Policy(stateless, decide, text, rewrites=True, rewrite=_Gather(share, factor, steps))
 
 

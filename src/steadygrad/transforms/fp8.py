@@ -25,10 +25,9 @@ import torch
 from torch import Tensor
 
 from steadygrad.checks import flag, integer, one_of
-from steadygrad.policy import Place, Policy
+from steadygrad.policy import Place, Policy, text_of
 from steadygrad.transforms.compressing import (
     PIECE,
-    call_text,
     compressor,
     flattened,
     magnitude,
@@ -107,7 +106,7 @@ def fp8(format: Literal["e5m2", "e4m3"] = "e5m2", *, stochastic: bool = False, s
             piece.div_(scale)
             saturate_(piece)
 
-    return compressor(call_text(fp8, format=format, stochastic=stochastic, seed=seed), flattened(rewrite))
+    return compressor(text_of(fp8, format=format, stochastic=stochastic, seed=seed), flattened(rewrite))
 
 
 def _scale(largest: Tensor, to: _Format) -> Tensor:

@@ -23,7 +23,7 @@ from steadygrad.decide.layouts import RowConstants, by_layout
 from steadygrad.decide.limits import rewriting
 from steadygrad.decision import Decision
 from steadygrad.errors import ArgumentError
-from steadygrad.policy import Place, Policy, State, expression
+from steadygrad.policy import Place, Policy, State, text_of
 from steadygrad.readings import Layout, Readings
 from steadygrad.transforms.random import generator
 
@@ -90,9 +90,8 @@ def add_noise(eta: float = _ETA, *, gamma: float = _GAMMA, relative: bool = Fals
         noise = torch.randn(grad.shape, generator=source, dtype=grad.dtype, device=grad.device)
         grad.add_(noise.mul_(_of(place) * spread if own_size else spread))
 
-    given = {"eta": (variance, _ETA), "gamma": (power, _GAMMA), "relative": (own_size, False), "seed": (key, 0)}
-    extra = {name: value for name, (value, default) in given.items() if value != default}
-    return Policy(init, decide, expression(call, **extra), rewrites=True, rewrite=rewrite)
+    text = text_of(add_noise, eta=variance, gamma=power, relative=own_size, seed=key)
+    return Policy(init, decide, text, rewrites=True, rewrite=rewrite)
 
 
 def _of(place: Place) -> Any:

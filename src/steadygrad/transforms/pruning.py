@@ -16,8 +16,8 @@ from torch.nn.functional import hardshrink
 
 from steadygrad.checks import fraction as checked_fraction
 from steadygrad.checks import positive
-from steadygrad.policy import Place, Policy, expression
-from steadygrad.transforms.compressing import call_text, compressor
+from steadygrad.policy import Place, Policy, text_of
+from steadygrad.transforms.compressing import compressor
 
 
 def prune_hard(threshold: float) -> Policy:
@@ -54,7 +54,7 @@ def prune_hard(threshold: float) -> Policy:
         del place
         grad.copy_(hardshrink(grad, _held(limit, grad)))
 
-    return compressor(expression("prune_hard", limit), rewrite)
+    return compressor(text_of(prune_hard, threshold=limit), rewrite)
 
 
 def prune_soft(threshold: float) -> Policy:
@@ -93,7 +93,7 @@ def prune_soft(threshold: float) -> Policy:
         bound = _held(limit, grad)
         grad.sub_(grad.clamp(-bound, bound))
 
-    return compressor(expression("prune_soft", limit), rewrite)
+    return compressor(text_of(prune_soft, threshold=limit), rewrite)
 
 
 def prune_topk(fraction: float = 0.01) -> Policy:
@@ -137,7 +137,7 @@ def prune_topk(fraction: float = 0.01) -> Policy:
         if k < grad.numel():
             grad.masked_fill_(all_but_largest(grad, k), 0.0)
 
-    return compressor(call_text(prune_topk, fraction=share), rewrite)
+    return compressor(text_of(prune_topk, fraction=share), rewrite)
 
 
 def how_many(fraction: float, tensor: Tensor) -> int:

@@ -22,10 +22,9 @@ from torch import Tensor
 
 from steadygrad.checks import SLUG, count, integer, positive, show
 from steadygrad.errors import ArgumentError
-from steadygrad.policy import Place, Policy
+from steadygrad.policy import Place, Policy, text_of
 from steadygrad.transforms.compressing import (
     PIECE,
-    call_text,
     compressor,
     flattened,
     magnitude,
@@ -87,7 +86,7 @@ def qsgd(levels: int = 127, *, bucket: int = 512, seed: int = 0) -> Policy:
                 for buckets in part.view(-1, width).split(max(1, PIECE // width)):
                     _quantize_(buckets, levels, random)
 
-    return compressor(call_text(qsgd, levels=levels, bucket=bucket, seed=seed), flattened(rewrite))
+    return compressor(text_of(qsgd, levels=levels, bucket=bucket, seed=seed), flattened(rewrite))
 
 
 def _quantize_(buckets: Tensor, levels: int, random: torch.Generator) -> None:
@@ -154,7 +153,7 @@ def terngrad(*, clip_sigma: float | None = 2.5, seed: int = 0) -> Policy:
             round_randomly_(piece, random)
             piece.mul_(largest * unit)
 
-    return compressor(call_text(terngrad, clip_sigma=sigmas, seed=seed), flattened(rewrite))
+    return compressor(text_of(terngrad, clip_sigma=sigmas, seed=seed), flattened(rewrite))
 
 
 def _at_most(most: int, call: str, name: str, value: int) -> int:

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from steadygrad.checks import flag
-from steadygrad.policy import Place, Policy
-from steadygrad.transforms.compressing import PIECE, call_text, compressor, flattened, magnitude, mean_over, power_of_two
+from steadygrad.policy import Place, Policy, text_of
+from steadygrad.transforms.compressing import PIECE, compressor, flattened, magnitude, mean_over, power_of_two
 from steadygrad.transforms.feedback import error_feedback
 
 
@@ -58,7 +58,7 @@ def sign(*, scaled: bool = False) -> Policy:
         Bernstein et al., "signSGD: Compressed Optimisation for Non-Convex Problems", 2018, https://arxiv.org/abs/1802.04434
     """
     scaled = flag("sign", "scaled", scaled)
-    return compressor(call_text(sign, scaled=scaled), flattened(_scaled_sign_) if scaled else _sign_)
+    return compressor(text_of(sign, scaled=scaled), flattened(_scaled_sign_) if scaled else _sign_)
 
 
 def _sign_(grad: Tensor, place: Place) -> None:

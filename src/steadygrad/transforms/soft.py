@@ -18,7 +18,7 @@ from torch import Tensor
 from steadygrad.checks import one_of, positive
 from steadygrad.decide.limits import rewriting
 from steadygrad.decision import Decision
-from steadygrad.policy import Place, Policy, State, expression, stateless
+from steadygrad.policy import Place, Policy, State, stateless, text_of
 from steadygrad.readings import Readings
 
 FORMS = ("tanh", "softsign", "arctan")
@@ -72,8 +72,7 @@ def soft_clip(limit: float, form: str = "tanh") -> Policy:
             # A limit that the data type would round to zero must not become a divisor.
             _soften(grad, max(maximum, facts.tiny), shape)
 
-    extra = {} if shape == "tanh" else {"form": shape}
-    return Policy(stateless, decide, expression(call, maximum, **extra), rewrites=True, rewrite=rewrite)
+    return Policy(stateless, decide, text_of(soft_clip, limit=maximum, form=shape), rewrites=True, rewrite=rewrite)
 
 
 def _soften(grad: Tensor, limit: float, form: str) -> None:

@@ -29,10 +29,9 @@ from torch import Tensor
 from steadygrad.checks import count, integer, non_negative, positive
 from steadygrad.decide.limits import rewriting
 from steadygrad.decision import Array, Decision
-from steadygrad.policy import Place, Policy, State, expression
+from steadygrad.policy import Place, Policy, State, text_of
 from steadygrad.readings import Readings
 
-_DEFAULTS = {"threshold": 5000.0, "reset_every": 500, "warmup": 150, "guard_steps": 20}
 _MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 _FIRST = 0.01  # of the warm-up: the reference starts from 1 - 0.99
 
@@ -99,9 +98,8 @@ def spam(threshold: float = 5000.0, *, reset_every: int = 500, warmup: int = 150
         _reset(place.slots, place.numbers["keep"])
         _clip(grad, place.slots.get("exp_avg_sq"), root, place.numbers["clip"])
 
-    extra = {key: value for key, value in settings.items() if value != _DEFAULTS[key]}
     needs = frozenset({"second_moment"})
-    return Policy(_init, decide, expression(call, **extra), needs, rewrites=True, rewrite=rewrite)
+    return Policy(_init, decide, text_of(spam, **settings), needs, rewrites=True, rewrite=rewrite)
 
 
 def _steps(call: str, name: str, value: Any) -> int:

@@ -23,7 +23,7 @@ from torch import Tensor
 from steadygrad.checks import flag, one_of, positive
 from steadygrad.decide.limits import rewriting
 from steadygrad.decision import Decision
-from steadygrad.policy import Place, Policy, State, expression, stateless
+from steadygrad.policy import Place, Policy, State, stateless, text_of
 from steadygrad.readings import Readings
 
 FORMS = ("hard", "soft")
@@ -87,9 +87,8 @@ def spectral_clip(max_norm: float, *, form: str = "hard", relative: bool = False
         if matrix.data_ptr() != grad.data_ptr():
             grad.copy_(matrix.view(grad.shape))
 
-    given = {"form": (shape, "hard"), "relative": (own_size, False)}
-    extra: dict[str, Any] = {name: value for name, (value, default) in given.items() if value != default}
-    return Policy(stateless, decide, expression(call, limit, **extra), rewrites=True, rewrite=rewrite)
+    text = text_of(spectral_clip, max_norm=limit, form=shape, relative=own_size)
+    return Policy(stateless, decide, text, rewrites=True, rewrite=rewrite)
 
 
 def _known_within(norm: Any, limit: float) -> bool:
