@@ -186,14 +186,10 @@ def _require_gradients_only(policy: Policy) -> None:
     """Say at once what would fail at the first step."""
     missing = sorted(need for need in policy.needs if need.partition(":")[0] in _NOT_OF_GRADIENTS)
     if missing:
-        message = (
-            f"`Limiter` sees gradients only, but `{policy.text}` needs {', '.join(missing)} of parameters or optimizer"
-        )
+        message = f"`Limiter` sees gradients only, but `{policy.text}` needs {', '.join(missing)} of parameters or optimizer"
         raise UnsupportedError(message, slug="reading-unknown")
     if policy.constraints or any(stage.rewrite is not None for stage in policy.stages or (policy,)):
-        message = (
-            f"`Limiter` scales NumPy arrays and limits their elements; `{policy.text}` does more: take a Guard"
-        )
+        message = f"`Limiter` scales NumPy arrays and limits their elements; `{policy.text}` does more: take a Guard"
         raise UnsupportedError(message, slug="limiter-unsupported")
 
 

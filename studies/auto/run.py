@@ -14,7 +14,7 @@ from typing import Any
 
 import tables
 import torch
-from cases import CASES, CONTENDERS, QUICK, SEEDS
+from cases import CASES, CONTENDERS, QUICK, SEEDS, SEEDS_OF_VARIANTS, VARIANTS
 
 HERE = Path(__file__).parent
 
@@ -29,13 +29,11 @@ def main() -> None:
     args = parser.parse_args()
     results = HERE / ("quick.jsonl" if args.quick else "results.jsonl")
     if not args.tables:
-        cases = QUICK if args.quick else tuple(CASES)
-        todo = [
-            (case, contender, seed)
-            for seed in SEEDS[: 1 if args.quick else None]
-            for case in cases
-            if args.cases in case
-            for contender in CONTENDERS
+        cases = [case for case in (QUICK if args.quick else CASES) if args.cases in case]
+        seeds = SEEDS[:1] if args.quick else SEEDS
+        todo = [(case, contender, seed) for seed in seeds for case in cases for contender in CONTENDERS]
+        todo += [
+            (case, contender, seed) for seed in seeds if seed in SEEDS_OF_VARIANTS for case in cases for contender in VARIANTS
         ]
         run_all(todo, results, args.workers)
     rows = read(results)

@@ -140,7 +140,7 @@ def test_reading_commands_load_no_torch(run, root):
 import sys
 from steadygrad.cli import main
 assert "numpy" not in sys.modules
-for line in (["report", {run!r}], ["report", {run!r}, "--html", {run + ".html"!r}], ["diagnose", {run!r}], ["policies"]):
+for line in (["report", {run!r}], ["report", {run!r}, "--html", {run + ".html"!r}], ["diagnose", {run!r}]):
     assert main(line) == 0
 loaded = {{"torch", "plotly", "matplotlib", "tensorboard"}} & set(sys.modules)
 sys.exit(f"loaded: {{loaded}}" if loaded else 0)
