@@ -35,6 +35,7 @@ RANKS = {
     "guard": 4,
     "importing": 4,
     "policies": 4,
+    "prevent": 4,
     "report": 5,
     "watching": 5,
     "launch": 6,
