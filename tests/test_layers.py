@@ -38,6 +38,7 @@ RANKS = {
     "prevent": 4,
     "report": 5,
     "watching": 5,
+    "integrations": 6,
     "launch": 6,
     "cli": 7,
     "__main__": 8,
