@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Example:
         >>> main(["policies"])  # doctest: +ELLIPSIS
-        chain(...
+        acclip(...
     """
     options = parse(sys.argv[1:] if argv is None else argv)
     command = import_module(f"steadygrad.cli.{options.command.replace('-', '_')}_command")
