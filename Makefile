@@ -52,7 +52,7 @@ bench: $(STAMP)  ## Time steadygrad against torch (several minutes)
 bench-methods: $(STAMP)  ## Time every policy and transform against clipping the global norm (some ten minutes)
 	$(BIN)/python benchmarks/methods.py $(ARGS)
 
-study-auto: $(STAMP)  ## Compare auto() with other limits on four tasks (half an hour); goes on where it was stopped
+study-auto: $(STAMP)  ## Compare auto() with other limits on four tasks (some 40 minutes); goes on where it was stopped
 	$(BIN)/python studies/auto/run.py $(ARGS)
 
 docs: $(STAMP)  ## Build the documentation into site/
