@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import steadygrad as sg
@@ -98,6 +98,7 @@ def test_random_depends_on_seed_and_goes_on_from_a_saved_step():
 
 @each_rule
 @given(st.lists(st.floats(0.0, 1e150), min_size=1, max_size=9), st.floats(0.01, 1.0), st.integers(0, 2**62))
+@example(norms=[1.0, 2.0, 3.0], share=1.0, step=2**62)  # a product of step and blocks would overflow
 def test_numpy_and_torch_choose_alike_at_any_step(rule, norms, share, step):
     policy = block_descent(share, select=rule)
     ours, _ = policy.decide(read(norms), {"step": np.int64(step)})

@@ -135,7 +135,7 @@ def _scores(rule: str, seed: int) -> Any:
             rows, held = rows_of(readings.layout), len(readings)
         else:
             rows, held = RowConstants(np.cumsum(readings.present) - 1), int(readings.present.sum())
-        return (rows.like(step) + (held - step * chosen % held)) % held
+        return (rows.like(step) + (held - step % held * chosen % held)) % held
 
     def gauss_southwell(readings: Readings, step: Array, chosen: int) -> Array:
         del step, chosen
