@@ -26,7 +26,7 @@ from steadygrad.decision import Array, Decision, Reason
 from steadygrad.policy import NO_NEEDS, Policy, State, text_of
 from steadygrad.readings import INF, Readings
 
-DEVIATIONS, MAX_UPDATE = 6.0, 0.01
+DEVIATIONS, MAX_UPDATE = 6.0, 0.005
 MEMORY = 32
 """A new reading's weight in the running means is one over this, once as many have been seen."""
 START = 8
