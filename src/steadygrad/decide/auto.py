@@ -67,8 +67,8 @@ def auto(*, deviations: float = DEVIATIONS, max_update: float = MAX_UPDATE) -> P
 
     Args:
         deviations: k, spreads above the centre from which a norm is out of line, > 0; ``inf``: no test against history.
-        max_update: rho, largest norm of ``lr * gradient`` over the norm of all weights, > 0; ``inf``: no bound. The default is the
-            largest value with which no run diverged in ``studies/auto``; a recurrent network under plain SGD may want 0.003.
+        max_update: rho, largest norm of ``lr * gradient`` over the norm of all weights, > 0; ``inf``: no bound. The default is
+            the largest value with which no run diverged in ``studies/auto``; a recurrent network under plain SGD may want 0.003.
 
     Returns:
         The policy. It needs one read; with the bound also the learning rates and, every tenth step, the weights' norms.
