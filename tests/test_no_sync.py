@@ -16,6 +16,7 @@ HOT = [
     *SOURCE.glob("measure/*.py"),
     *SOURCE.glob("decide/*.py"),
     *SOURCE.glob("transforms/*.py"),
+    *SOURCE.glob("constrain/*.py"),
 ]
 FORBIDDEN = {"item", "cpu", "tolist"}
 

@@ -106,12 +106,10 @@ def non_negative(call: str, name: str, value: Any) -> float:
 
 def count(call: str, name: str, value: Any) -> int:
     """The value as an integer of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        kind = type(value).__name__
-        raise ArgumentTypeError(f"`{call}` expected `{name}` to be an integer, got {show(value)} ({kind})", slug=SLUG)
-    if value < 1:
+    result = integer(call, name, value)
+    if result < 1:
         raise ArgumentError(f"`{call}` expected `{name}` >= 1, got {show(value)}", slug=SLUG)
-    return value
+    return result
 
 
 def integer(call: str, name: str, value: Any) -> int:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steadygrad.checks import SLUG, non_negative, positive, show
+from steadygrad.checks import non_negative, positive
 from steadygrad.decision import Decision
-from steadygrad.errors import ArgumentTypeError, UnsupportedError
+from steadygrad.errors import UnsupportedError
 from steadygrad.policy import Constraint, Place, Policy, State, stateless
 from steadygrad.readings import Readings
 
@@ -31,17 +31,6 @@ def constraint(text: str, limit: Callable[[Place], None], *, wants_before: bool 
             limit(place)
 
     return Policy(stateless, decide, text, constraints=(Constraint(not_empty, wants_before, wants),))
-
-
-def switch(call: str, name: str, value: Any) -> bool:
-    """The value as a bool.
-
-    Raises:
-        ArgumentTypeError: it is none.
-    """
-    if not isinstance(value, bool):
-        raise ArgumentTypeError(f"`{call}` expected `{name}` to be True or False, got {show(value)}", slug=SLUG)
-    return value
 
 
 def finite(call: str, name: str, value: Any) -> float:

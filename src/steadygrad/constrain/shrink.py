@@ -11,7 +11,8 @@ from __future__ import annotations
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 from torch import Tensor
 
-from steadygrad.constrain.arithmetic import constraint, finite, real, setting, switch, wide
+from steadygrad.checks import flag
+from steadygrad.constrain.arithmetic import constraint, finite, real, setting, wide
 from steadygrad.policy import Place, Policy, text_of
 
 
@@ -91,7 +92,7 @@ def decoupled_l2(strength: float, *, fully: bool = False) -> Policy:
         Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2017, https://arxiv.org/abs/1711.05101.
     """
     call = "decoupled_l2"
-    amount, apart = finite(call, "strength", strength), switch(call, "fully", fully)
+    amount, apart = finite(call, "strength", strength), flag(call, "fully", fully)
 
     def limit(place: Place) -> None:
         param: Tensor = place.param.detach()
